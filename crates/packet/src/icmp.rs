@@ -1,0 +1,152 @@
+//! Telling a sender that its packet is too big: ICMP "fragmentation needed" (RFC 1191) and ICMPv6
+//! "packet too big" (RFC 4443 §3.2), and about which packets nothing may be said.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{Ip, Ipv4, Ipv6, Tos, build, protocol};
+
+/// RFC 1812 §4.3.2.3: an ICMP error is no longer than this.
+const MAX_ERROR_V4: usize = 576;
+/// RFC 4443 §3.2: as much of the packet as fits into the minimum IPv6 MTU.
+const MAX_ERROR_V6: usize = 1280;
+/// RFC 1812 §4.3.2.5: precedence 6, internetwork control.
+const CONTROL: Tos = Tos(0xc0);
+
+/// The message for the sender of `packet` that only `mtu` bytes pass, sent from `source`.
+///
+/// `None` when nothing may be said about this packet, or when `source` is of the other IP version.
+/// The caller limits the rate (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
+pub fn too_big(packet: &[u8], source: IpAddr, mtu: usize) -> Option<Vec<u8>> {
+    match (Ip::parse(packet).ok()?, source) {
+        (Ip::V4(ip), IpAddr::V4(source)) => fragmentation_needed(ip, source, mtu),
+        (Ip::V6(ip), IpAddr::V6(source)) => packet_too_big(ip, source, mtu),
+        (Ip::V4(_), IpAddr::V6(_)) | (Ip::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+fn fragmentation_needed(ip: Ipv4<'_>, source: Ipv4Addr, mtu: usize) -> Option<Vec<u8>> {
+    if !may_be_answered_v4(ip) {
+        return None;
+    }
+    // RFC 1191 §4: the next-hop MTU is in the low half of the unused word.
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+    let mut message = vec![3, 4, 0, 0, 0, 0, mtu[0], mtu[1]];
+    let quoted = ip.bytes();
+    message.extend(&quoted[..quoted.len().min(MAX_ERROR_V4 - 28)]);
+    build::write_icmp_checksum(source.into(), ip.source().into(), &mut message);
+    build::ipv4(source, ip.source(), protocol::ICMP, CONTROL, &message)
+}
+
+/// RFC 1122 §3.2.2, RFC 1812 §4.3.2.7: never about an ICMP error, a fragment other than the first,
+/// a packet to many, or one whose source is not a single host. A directed broadcast cannot be told
+/// from here.
+fn may_be_answered_v4(ip: Ipv4<'_>) -> bool {
+    let is_error = ip.protocol() == protocol::ICMP && matches!(ip.payload().first(), None | Some(3 | 4 | 5 | 11 | 12));
+    let is_host = |address: Ipv4Addr| {
+        let first = address.octets()[0];
+        first != 0 && first != 127 && first < 224
+    };
+    !is_error && ip.fragment_offset() == 0 && is_host(ip.source()) && ip.destination().octets()[0] < 224
+}
+
+fn packet_too_big(ip: Ipv6<'_>, source: Ipv6Addr, mtu: usize) -> Option<Vec<u8>> {
+    if !may_be_answered_v6(ip) {
+        return None;
+    }
+    let mut message = vec![2, 0, 0, 0];
+    message.extend(u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
+    let quoted = ip.bytes();
+    message.extend(&quoted[..quoted.len().min(MAX_ERROR_V6 - 48)]);
+    build::write_icmp_checksum(source.into(), ip.source().into(), &mut message);
+    build::ipv6(source, ip.source(), protocol::ICMPV6, CONTROL, &message)
+}
+
+/// RFC 4443 §2.4 (e): never about an ICMPv6 error or redirect, nor to a source that is not one node.
+/// A packet to many may be answered: path MTU discovery needs it. An unreadable chain may not, and
+/// neither a later fragment of ICMPv6, which might be of an error.
+fn may_be_answered_v6(ip: Ipv6<'_>) -> bool {
+    let Ok((protocol, upper)) = Ip::V6(ip).upper() else { return false };
+    let is_error = protocol == protocol::ICMPV6 && matches!(upper.and_then(|u| u.first()), None | Some(0..128 | 137));
+    !is_error && !ip.source().is_unspecified() && !ip.source().is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 60, 0, 1));
+    const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff));
+
+    fn udp(source: &str, destination: &str, len: usize) -> Vec<u8> {
+        build::udp(source.parse::<SocketAddr>().unwrap(), destination.parse().unwrap(), &vec![7; len]).unwrap()
+    }
+
+    #[test]
+    fn fragmentation_needed_names_the_mtu_and_quotes_the_packet() {
+        let packet = udp("10.60.1.100:1", "10.50.1.100:2", 1400);
+        let answer = too_big(&packet, GATEWAY, 1390).unwrap();
+        let ip = Ipv4::parse(&answer).unwrap();
+        assert_eq!((ip.source(), ip.destination()), ("10.60.0.1".parse().unwrap(), "10.60.1.100".parse().unwrap()));
+        assert_eq!((answer.len(), ip.protocol()), (576, 1));
+        let message = ip.payload();
+        assert_eq!(message[..2], [3, 4]);
+        assert_eq!(message[4..8], [0, 0, 0x05, 0x6e]);
+        assert_eq!(message[8..], packet[..548]);
+        assert_eq!(crate::checksum::of(message), 0);
+    }
+
+    #[test]
+    fn packet_too_big_names_the_mtu_and_fits_the_minimum_mtu() {
+        let packet = udp("[2001:db8::1]:1", "[2001:db8:1::1]:2", 1400);
+        let answer = too_big(&packet, GATEWAY6, 1390).unwrap();
+        assert_eq!(answer.len(), 1280);
+        let ip = Ipv6::parse(&answer).unwrap();
+        let message = ip.payload();
+        assert_eq!(message[..2], [2, 0]);
+        assert_eq!(message[4..8], 1390u32.to_be_bytes());
+        assert_eq!(message[8..], packet[..1232]);
+        let sum = build::transport_checksum(ip.source().into(), ip.destination().into(), 58, message);
+        assert_eq!(sum, 0);
+    }
+
+    #[test]
+    fn nothing_is_said_about_errors_later_fragments_and_packets_to_or_from_many() {
+        let plain = udp("10.60.1.100:1", "10.50.1.100:2", 1400);
+        assert!(too_big(&plain, GATEWAY, 1390).is_some());
+        assert!(too_big(&plain, GATEWAY6, 1390).is_none(), "wrong family");
+
+        let error = too_big(&plain, GATEWAY, 1390).unwrap();
+        assert!(too_big(&error, GATEWAY, 500).is_none(), "about an error");
+        let echo = build::echo_request(GATEWAY, "10.1.1.1".parse().unwrap(), 1, 1, b"").unwrap();
+        assert!(too_big(&echo, GATEWAY, 500).is_some(), "an echo is no error");
+
+        let mut later = plain.clone();
+        later[7] = 1;
+        assert!(too_big(&later, GATEWAY, 1390).is_none(), "about a later fragment");
+        let mut first = plain;
+        first[6] = 0x20;
+        assert!(too_big(&first, GATEWAY, 1390).is_some(), "the first fragment may be answered");
+
+        for (source, destination) in [
+            ("10.60.1.100:1", "224.0.0.5:2"),
+            ("10.60.1.100:1", "255.255.255.255:2"),
+            ("0.0.0.0:1", "10.1.1.1:2"),
+            ("127.0.0.1:1", "10.1.1.1:2"),
+            ("239.0.0.1:1", "10.1.1.1:2"),
+        ] {
+            assert!(too_big(&udp(source, destination, 1400), GATEWAY, 1390).is_none(), "{source} {destination}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_about_icmpv6_errors_nor_to_nobody() {
+        let plain = udp("[2001:db8::1]:1", "[2001:db8:1::1]:2", 1400);
+        let error = too_big(&plain, GATEWAY6, 1390).unwrap();
+        assert!(too_big(&error, GATEWAY6, 1280).is_none());
+        assert!(too_big(&udp("[::]:1", "[2001:db8::1]:2", 9), GATEWAY6, 1280).is_none());
+        assert!(too_big(&udp("[ff02::1]:1", "[2001:db8::1]:2", 9), GATEWAY6, 1280).is_none());
+        assert!(too_big(&udp("[2001:db8::1]:1", "[ff0e::1]:2", 9), GATEWAY6, 1280).is_some());
+    }
+}
