@@ -1,1 +1,32 @@
-//! To be written.
+//! What simplon asks of Linux: TUN devices, UDP and raw ESP sockets, routes and links, network namespaces.
+//!
+//! This is the only crate with `unsafe`, and every use of it is one system call in a function of its own. Nothing
+//! here decides anything: it moves bytes and settings, and says what the kernel answered.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`tun`] | packets to and from the kernel |
+//! | [`udp`], [`raw`] | sockets for IKE and ESP; both give a [`DatagramSocket`], which sends and receives in batches |
+//! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
+//! | [`netns`] | network namespaces, for tests and the lab |
+//! | [`poll`] | what a data-path thread waits with |
+//! | [`sysctl`], [`process`], [`clock`] | `/proc/sys`, what a process uses, the time |
+//!
+//! Every function returns [`std::io::Result`]. Where the kernel's answer alone would not tell a person what failed,
+//! the error says what was tried and keeps the kernel's [`std::io::ErrorKind`].
+
+pub mod clock;
+mod control;
+mod datagram;
+mod error;
+pub mod netlink;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod raw;
+mod sys;
+pub mod sysctl;
+pub mod tun;
+pub mod udp;
+
+pub use datagram::{Arrival, Datagram, DatagramSocket, Fragmentation, RecvBatch, Sent, SocketOptions};

@@ -1,0 +1,53 @@
+//! The time, which a core crate is only ever given.
+
+use std::time::{Duration, SystemTime};
+
+use base::Instant;
+
+/// Reads the monotonic clock as the time since it was made. It does not count while the machine is suspended.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(std::time::Instant);
+
+impl Clock {
+    /// A clock that shows [`Instant::ZERO`] now.
+    #[expect(clippy::disallowed_methods, reason = "this is where the shells read the clock")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Instant {
+        Instant::ZERO + self.0.elapsed()
+    }
+
+    /// How long from now until `at`; zero when it has passed.
+    pub fn until(&self, at: Instant) -> Duration {
+        at.saturating_since(self.now())
+    }
+}
+
+/// Wall-clock time as the duration since 1970-01-01 00:00 UTC; zero when the machine believes it is earlier.
+#[expect(clippy::disallowed_methods, reason = "this is where the shells read the clock")]
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_starts_at_zero_and_never_goes_back() {
+        let clock = Clock::start();
+        let first = clock.now();
+        assert!(first.since_start() < Duration::from_secs(60));
+        assert!(clock.now() >= first);
+        assert_eq!(clock.until(Instant::ZERO), Duration::ZERO);
+        assert!(clock.until(first + Duration::from_secs(100)) > Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_wall_clock_is_past_2024() {
+        assert!(unix_time() > Duration::from_secs(1_704_067_200));
+    }
+}
