@@ -147,3 +147,132 @@ fn des_blocks<'a>(iv: &[u8], in_out: &'a mut [u8]) -> Result<([u8; DES_BLOCK], &
     let (blocks, rest) = Array::slice_as_chunks_mut(in_out);
     if rest.is_empty() { Ok((iv, blocks)) } else { Err(BadLength) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hex;
+
+    const CBC: [Encryption; 4] =
+        [Encryption::TripleDesCbc, Encryption::Aes128Cbc, Encryption::Aes192Cbc, Encryption::Aes256Cbc];
+
+    fn check(encryption: Encryption, key: &str, iv: &str, plain: &[u8], cipher: &str) {
+        let key = CbcKey::new(encryption, &hex(key)).unwrap();
+        let mut buffer = plain.to_vec();
+        key.encrypt(&hex(iv), &mut buffer).unwrap();
+        assert_eq!(buffer, hex(cipher), "{encryption}");
+        key.decrypt(&hex(iv), &mut buffer).unwrap();
+        assert_eq!(buffer, plain, "{encryption}");
+    }
+
+    #[test]
+    fn aes_agrees_with_rfc_3602_and_sp_800_38a() {
+        // RFC 3602 §4, cases 1 and 2
+        check(
+            Encryption::Aes128Cbc,
+            "06a9214036b8a15b512e03d534120006",
+            "3dafba429d9eb430b422da802c9fac41",
+            b"Single block msg",
+            "e353779c1079aeb82708942dbe77181a",
+        );
+        check(
+            Encryption::Aes128Cbc,
+            "c286696d887c9aa0611bbb3e2025a45a",
+            "562e17996d093d28ddb3ba695a2e6f58",
+            &(0..32).collect::<Vec<u8>>(),
+            "d296cd94c2cccf8a3a863028b5e1dc0a7586602d253cfff91b8266bea6d61ab1",
+        );
+        // NIST SP 800-38A F.2.3 and F.2.5, the first two blocks
+        let plain = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
+        check(
+            Encryption::Aes192Cbc,
+            "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+            "000102030405060708090a0b0c0d0e0f",
+            &plain,
+            "4f021db243bc633d7178183a9fa071e8b4d9ada9ad7dedf4e5e738763f69145a",
+        );
+        check(
+            Encryption::Aes256Cbc,
+            "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+            "000102030405060708090a0b0c0d0e0f",
+            &plain,
+            "f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d",
+        );
+    }
+
+    #[test]
+    fn triple_des_agrees_with_sp_800_67_and_another_implementation() {
+        let key = "0123456789abcdef23456789abcdef01456789abcdef0123";
+        let iv = "0000000000000000";
+        // NIST SP 800-67 App. B.1: single blocks, for which CBC with a zero IV is the bare cipher.
+        check(Encryption::TripleDesCbc, key, iv, b"The qufc", "a826fd8ce53b855f");
+        check(Encryption::TripleDesCbc, key, iv, b"k brown ", "cce21c8112256fe6");
+        check(Encryption::TripleDesCbc, key, iv, b"fox jump", "68d5c05dd9b6b900");
+        // The same blocks chained, by `openssl enc -des-ede3-cbc -nopad`.
+        let chained = "a826fd8ce53b855f854b649a0a3903c970d563820afe8b35";
+        check(Encryption::TripleDesCbc, key, iv, b"The qufck brown fox jump", chained);
+    }
+
+    #[test]
+    fn keys_of_another_length_or_kind_are_refused() {
+        for encryption in Encryption::ALL {
+            for len in [0, 8, 16, 20, 24, 28, 32, 36, 64] {
+                let fits = !encryption.is_aead() && len == encryption.key_len();
+                assert_eq!(CbcKey::new(encryption, &vec![7; len]).is_ok(), fits, "{encryption} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn partial_blocks_and_other_ivs_are_refused_and_left_alone() {
+        for encryption in CBC {
+            let key = CbcKey::new(encryption, &vec![7; encryption.key_len()]).unwrap();
+            let block = encryption.block_len();
+            for (iv_len, len) in [(block, block - 1), (block, block + 1), (block - 1, block), (0, 0), (24, block)] {
+                let mut data = vec![5; len];
+                assert_eq!(key.encrypt(&vec![0; iv_len], &mut data), Err(BadLength));
+                assert_eq!(key.decrypt(&vec![0; iv_len], &mut data), Err(BadLength));
+                assert_eq!(data, vec![5; len]);
+            }
+            assert_eq!(key.encrypt(&vec![0; block], &mut []), Ok(()));
+            assert_eq!(key.decrypt(&vec![0; block], &mut []), Ok(()));
+        }
+    }
+
+    #[test]
+    fn debug_output_of_a_key_holds_no_byte_of_it() {
+        let key = CbcKey::new(Encryption::Aes128Cbc, b"cloudneta1234567").unwrap();
+        assert_eq!(format!("{key:?}"), "CbcKey(aes128 {secret})");
+    }
+
+    #[test]
+    fn one_key_serves_many_threads() {
+        let key = CbcKey::new(Encryption::Aes128Cbc, &[1; 16]).unwrap();
+        let sealed = || {
+            let mut data = [9; 64];
+            key.encrypt(&[2; 16], &mut data).unwrap();
+            data
+        };
+        std::thread::scope(|scope| {
+            let [a, b] = [scope.spawn(sealed), scope.spawn(sealed)];
+            assert_eq!(a.join().unwrap(), b.join().unwrap());
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn decryption_undoes_encryption(which in 0..4_usize, byte: u8, blocks in 0..100_usize, fill: u8) {
+            let encryption = CBC[which];
+            let key = CbcKey::new(encryption, &vec![byte; encryption.key_len()]).unwrap();
+            let iv = vec![fill; encryption.iv_len()];
+            let plain = vec![fill; blocks * encryption.block_len()];
+            let mut buffer = plain.clone();
+            key.encrypt(&iv, &mut buffer).unwrap();
+            prop_assert_eq!(blocks == 0, buffer == plain);
+            key.decrypt(&iv, &mut buffer).unwrap();
+            prop_assert_eq!(buffer, plain);
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! Curve25519. A key pair may serve several exchanges: MODP exponentiation takes the same time for
 //! every exponent of a group.
 
+mod comb;
 mod ecp;
 mod modp;
 mod primes;
@@ -28,20 +29,20 @@ pub struct KeyPair {
 
 enum Private {
     Modp(&'static dyn modp::Field, modp::Exponent),
-    Curve(PrivateKey),
+    Curve(&'static ecp::Curve, PrivateKey),
 }
 
 impl KeyPair {
     /// A new key pair; the same `random` gives the same pair.
     pub fn generate(group: Group, random: &mut Random) -> Self {
-        match modp::field(group) {
-            Some(field) => {
+        match arithmetic(group) {
+            Arithmetic::Modp(field) => {
                 let exponent = field.draw(random);
                 Self { group, public: field.public(&exponent), private: Private::Modp(field, exponent) }
             }
-            None => {
-                let (private, public) = ecp::generate(group, random);
-                Self { group, public, private: Private::Curve(private) }
+            Arithmetic::Curve(curve) => {
+                let (private, public) = curve.draw(random);
+                Self { group, public, private: Private::Curve(curve, private) }
             }
         }
     }
@@ -61,8 +62,7 @@ impl KeyPair {
     ///
     /// # Errors
     ///
-    /// [`BadPublicValue`] says what is wrong with the peer's value; then nothing was computed with
-    /// the private one, Curve25519 apart.
+    /// [`BadPublicValue`] says what is wrong with the peer's value.
     pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
         let expected = self.group.public_len();
         if peer_public.len() != expected {
@@ -70,8 +70,33 @@ impl KeyPair {
         }
         match &self.private {
             Private::Modp(field, exponent) => field.agree(exponent, peer_public),
-            Private::Curve(private) => ecp::agree(self.group, private, peer_public),
+            Private::Curve(curve, private) => curve.agree(private, peer_public),
         }
+    }
+}
+
+enum Arithmetic {
+    Modp(&'static dyn modp::Field),
+    Curve(&'static ecp::Curve),
+}
+
+fn arithmetic(group: Group) -> Arithmetic {
+    match group {
+        Group::Modp768 => Arithmetic::Modp(&*modp::MODP_768),
+        Group::Modp1024 => Arithmetic::Modp(&*modp::MODP_1024),
+        Group::Modp1536 => Arithmetic::Modp(&*modp::MODP_1536),
+        Group::Modp2048 => Arithmetic::Modp(&*modp::MODP_2048),
+        Group::Modp3072 => Arithmetic::Modp(&*modp::MODP_3072),
+        Group::Modp4096 => Arithmetic::Modp(&*modp::MODP_4096),
+        Group::Modp6144 => Arithmetic::Modp(&*modp::MODP_6144),
+        Group::Modp8192 => Arithmetic::Modp(&*modp::MODP_8192),
+        Group::Modp1024s160 => Arithmetic::Modp(&*modp::MODP_1024_S160),
+        Group::Modp2048s224 => Arithmetic::Modp(&*modp::MODP_2048_S224),
+        Group::Modp2048s256 => Arithmetic::Modp(&*modp::MODP_2048_S256),
+        Group::Ecp256 => Arithmetic::Curve(&ecp::P256),
+        Group::Ecp384 => Arithmetic::Curve(&ecp::P384),
+        Group::Ecp521 => Arithmetic::Curve(&ecp::P521),
+        Group::Curve25519 => Arithmetic::Curve(&ecp::CURVE25519),
     }
 }
 
@@ -116,3 +141,6 @@ impl fmt::Display for BadPublicValue {
 }
 
 impl std::error::Error for BadPublicValue {}
+
+#[cfg(test)]
+mod tests;

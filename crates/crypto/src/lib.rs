@@ -2,7 +2,7 @@
 //!
 //! | module | what | computed by |
 //! | --- | --- | --- |
-//! | [`prf`] | HMAC as a pseudo-random function, prf+ (RFC 7296 §2.13), the plain hashes | RustCrypto |
+//! | [`mod@prf`] | HMAC as a pseudo-random function, prf+ (RFC 7296 §2.13), the plain hashes | RustCrypto |
 //! | [`integrity`] | HMAC truncated to a checksum (RFC 2403, 2404, 4868) | RustCrypto |
 //! | [`cbc`] | AES-CBC (RFC 3602), 3DES-CBC (RFC 2451) | aws-lc, RustCrypto |
 //! | [`aead`] | AES-GCM (RFC 4106), ChaCha20-Poly1305 (RFC 7634) | aws-lc |

@@ -13,12 +13,12 @@
 
 use std::sync::LazyLock;
 
-use base::algorithm::Group;
 use base::{Random, Secret};
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, Uint};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::comb::Comb;
 use super::{BadPublicValue, primes};
 
 /// Room for the longest exponent, 640 bits.
@@ -55,41 +55,26 @@ pub(super) trait Field: Send + Sync {
     fn agree(&self, exponent: &Exponent, peer_public: &[u8]) -> Result<Secret, BadPublicValue>;
 }
 
-/// The group's arithmetic, prepared at first use; `None` when the group is a curve.
-pub(super) fn field(group: Group) -> Option<&'static dyn Field> {
-    static MODP_768: LazyLock<Modp<12>> = LazyLock::new(|| Modp::with_safe_prime(149_686, 256));
-    static MODP_1024: LazyLock<Modp<16>> = LazyLock::new(|| Modp::with_safe_prime(129_093, 256));
-    static MODP_1536: LazyLock<Modp<24>> = LazyLock::new(|| Modp::with_safe_prime(741_804, 256));
-    static MODP_2048: LazyLock<Modp<32>> = LazyLock::new(|| Modp::with_safe_prime(124_476, 320));
-    static MODP_3072: LazyLock<Modp<48>> = LazyLock::new(|| Modp::with_safe_prime(1_690_314, 448));
-    static MODP_4096: LazyLock<Modp<64>> = LazyLock::new(|| Modp::with_safe_prime(240_904, 512));
-    static MODP_6144: LazyLock<Modp<96>> = LazyLock::new(|| Modp::with_safe_prime(929_484, 576));
-    static MODP_8192: LazyLock<Modp<128>> = LazyLock::new(|| Modp::with_safe_prime(4_743_158, 640));
-    static MODP_1024_S160: LazyLock<Modp<16>> =
-        LazyLock::new(|| Modp::with_subgroup(primes::P_1024S160, primes::G_1024S160, primes::Q_1024S160));
-    static MODP_2048_S224: LazyLock<Modp<32>> =
-        LazyLock::new(|| Modp::with_subgroup(primes::P_2048S224, primes::G_2048S224, primes::Q_2048S224));
-    static MODP_2048_S256: LazyLock<Modp<32>> =
-        LazyLock::new(|| Modp::with_subgroup(primes::P_2048S256, primes::G_2048S256, primes::Q_2048S256));
-    match group {
-        Group::Modp768 => Some(&*MODP_768),
-        Group::Modp1024 => Some(&*MODP_1024),
-        Group::Modp1536 => Some(&*MODP_1536),
-        Group::Modp2048 => Some(&*MODP_2048),
-        Group::Modp3072 => Some(&*MODP_3072),
-        Group::Modp4096 => Some(&*MODP_4096),
-        Group::Modp6144 => Some(&*MODP_6144),
-        Group::Modp8192 => Some(&*MODP_8192),
-        Group::Modp1024s160 => Some(&*MODP_1024_S160),
-        Group::Modp2048s224 => Some(&*MODP_2048_S224),
-        Group::Modp2048s256 => Some(&*MODP_2048_S256),
-        Group::Ecp256 | Group::Ecp384 | Group::Ecp521 | Group::Curve25519 => None,
-    }
-}
+// Prepared at first use: the constants of Montgomery multiplication and the generator's table.
+pub(super) static MODP_768: LazyLock<Modp<12>> = LazyLock::new(|| Modp::with_safe_prime(149_686, 256));
+pub(super) static MODP_1024: LazyLock<Modp<16>> = LazyLock::new(|| Modp::with_safe_prime(129_093, 256));
+pub(super) static MODP_1536: LazyLock<Modp<24>> = LazyLock::new(|| Modp::with_safe_prime(741_804, 256));
+pub(super) static MODP_2048: LazyLock<Modp<32>> = LazyLock::new(|| Modp::with_safe_prime(124_476, 320));
+pub(super) static MODP_3072: LazyLock<Modp<48>> = LazyLock::new(|| Modp::with_safe_prime(1_690_314, 448));
+pub(super) static MODP_4096: LazyLock<Modp<64>> = LazyLock::new(|| Modp::with_safe_prime(240_904, 512));
+pub(super) static MODP_6144: LazyLock<Modp<96>> = LazyLock::new(|| Modp::with_safe_prime(929_484, 576));
+pub(super) static MODP_8192: LazyLock<Modp<128>> = LazyLock::new(|| Modp::with_safe_prime(4_743_158, 640));
+pub(super) static MODP_1024_S160: LazyLock<Modp<16>> =
+    LazyLock::new(|| Modp::with_subgroup(primes::P_1024S160, primes::G_1024S160, primes::Q_1024S160));
+pub(super) static MODP_2048_S224: LazyLock<Modp<32>> =
+    LazyLock::new(|| Modp::with_subgroup(primes::P_2048S224, primes::G_2048S224, primes::Q_2048S224));
+pub(super) static MODP_2048_S256: LazyLock<Modp<32>> =
+    LazyLock::new(|| Modp::with_subgroup(primes::P_2048S256, primes::G_2048S256, primes::Q_2048S256));
 
-struct Modp<const LIMBS: usize> {
+/// A MODP group whose prime has `LIMBS` * 64 bits.
+pub(super) struct Modp<const LIMBS: usize> {
     params: FixedMontyParams<LIMBS>,
-    generator: FixedMontyForm<LIMBS>,
+    generator: Comb<LIMBS>,
     exponent_bits: u32,
     /// The order of the generator where it spans a small part of the group only.
     order: Option<Uint<ORDER_LIMBS>>,
@@ -98,16 +83,19 @@ struct Modp<const LIMBS: usize> {
 impl<const LIMBS: usize> Modp<LIMBS> {
     /// A group of RFC 2409 or 3526: its prime, named by `k`, is safe and its generator is 2.
     fn with_safe_prime(k: u32, exponent_bits: u32) -> Self {
-        let params = params(primes::prime(k));
-        Self { params, generator: FixedMontyForm::new(&Uint::from_u32(2), &params), exponent_bits, order: None }
+        Self::new(primes::prime(k), Uint::from_u32(2), exponent_bits, None)
     }
 
     /// A group of RFC 5114.
     fn with_subgroup(prime: &str, generator: &str, order: &str) -> Self {
-        let params = params(Uint::from_be_hex(prime));
         let order = Uint::from_be_hex(order);
-        let generator = FixedMontyForm::new(&Uint::from_be_hex(generator), &params);
-        Self { params, generator, exponent_bits: order.bits(), order: Some(order) }
+        Self::new(Uint::from_be_hex(prime), Uint::from_be_hex(generator), order.bits(), Some(order))
+    }
+
+    fn new(prime: Uint<LIMBS>, generator: Uint<LIMBS>, exponent_bits: u32, order: Option<Uint<ORDER_LIMBS>>) -> Self {
+        let params = FixedMontyParams::new_vartime(Odd::new(prime).expect("a large prime is odd"));
+        let generator = Comb::new(&FixedMontyForm::new(&generator, &params), exponent_bits);
+        Self { params, generator, exponent_bits, order }
     }
 
     /// The peer's value in Montgomery form.
@@ -145,7 +133,7 @@ impl<const LIMBS: usize> Field for Modp<LIMBS> {
     }
 
     fn public(&self, exponent: &Exponent) -> Box<[u8]> {
-        let value = self.generator.pow_bounded_exp(&exponent.0, self.exponent_bits).retrieve();
+        let value = self.generator.pow(&exponent.0, &self.params).retrieve();
         value.to_be_bytes().as_ref().into()
     }
 
@@ -159,8 +147,4 @@ impl<const LIMBS: usize> Field for Modp<LIMBS> {
         shared.as_montgomery_mut().zeroize();
         Ok(secret)
     }
-}
-
-fn params<const LIMBS: usize>(prime: Uint<LIMBS>) -> FixedMontyParams<LIMBS> {
-    FixedMontyParams::new_vartime(Odd::new(prime).expect("a large prime is odd"))
 }

@@ -34,7 +34,8 @@ pub(super) fn prime<const LIMBS: usize>(k: u32) -> Uint<LIMBS> {
     let mut limbs = [Limb::MAX; LIMBS];
     let digits = LIMBS - 2;
     limbs[1..=digits].copy_from_slice(&pi.as_limbs()[126 - digits..]);
-    let mut carry = Limb(u64::from(k));
+    // One less, borrowed for the lowest 64 one bits.
+    let mut carry = Limb(u64::from(k - 1));
     for limb in &mut limbs[1..=digits] {
         (*limb, carry) = limb.overflowing_add(carry);
     }
