@@ -44,9 +44,7 @@ where
     let (mut now, mut script, end) = (Instant::ZERO, script.iter().peekable(), Instant::ZERO + end);
     let mut wakes = 0u32;
     loop {
-        while let Some(output) = machine.poll_output() {
-            outputs.push((now, format!("{output:?}")));
-        }
+        outputs.extend(std::iter::from_fn(|| machine.poll_output()).map(|output| (now, format!("{output:?}"))));
         let due = machine.poll_timeout().map(|deadline| deadline.at + late);
         let input = script.peek().map(|(at, _)| Instant::ZERO + *at);
         let Some(next) = [due, input].into_iter().flatten().min().filter(|next| *next <= end) else {
@@ -55,6 +53,7 @@ where
         if seed > 0 && next > now {
             let early = now + Duration::from_micros(random.below((next - now).as_micros() as u64));
             machine.handle_timeout(early);
+            outputs.extend(std::iter::from_fn(|| machine.poll_output()).map(|output| (early, format!("{output:?}"))));
         }
         now = now.max(next);
         if input.is_some_and(|at| at <= now) {
