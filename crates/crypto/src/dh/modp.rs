@@ -148,3 +148,44 @@ impl<const LIMBS: usize> Field for Modp<LIMBS> {
         Ok(secret)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_are_as_long_as_the_strength_of_the_group_asks() {
+        let groups: [(&dyn Field, u32); 8] = [
+            (&*MODP_768, 256),
+            (&*MODP_1024, 256),
+            (&*MODP_1536, 256),
+            (&*MODP_2048, 320),
+            (&*MODP_3072, 448),
+            (&*MODP_4096, 512),
+            (&*MODP_6144, 576),
+            (&*MODP_8192, 640),
+        ];
+        let mut random = Random::for_test(1);
+        for (group, bits) in groups {
+            let [a, b] = [(); 2].map(|()| group.draw(&mut random).0);
+            assert_eq!((a.bits(), b.bits()), (bits, bits));
+            assert!(a.bitxor(&b).bits() > bits - 64 && a.bitxor(&b).trailing_zeros() < 64);
+        }
+    }
+
+    #[test]
+    fn exponents_for_a_subgroup_use_all_of_it() {
+        let mut random = Random::for_test(1);
+        for (group, order) in [
+            (&*MODP_1024_S160 as &dyn Field, primes::Q_1024S160),
+            (&*MODP_2048_S224, primes::Q_2048S224),
+            (&*MODP_2048_S256, primes::Q_2048S256),
+        ] {
+            let order = Uint::<ORDER_LIMBS>::from_be_hex(order).resize();
+            let drawn = [(); 64].map(|()| group.draw(&mut random).0);
+            assert!(drawn.iter().all(|x| *x != Uint::ZERO && *x < order));
+            // Of 64 draws from 1 to q - 1 the largest is below q / 2 once in 2^64 runs.
+            assert!(drawn.iter().any(|x| *x > order.shr_vartime(1)));
+        }
+    }
+}
