@@ -1,1 +1,54 @@
-//! To be written.
+//! ESP (RFC 4303) in user space, tunnel mode: what encrypts, authenticates, orders and refuses the
+//! packets of a tunnel. Pure: bytes and a time go in, bytes and a verdict come out.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`wire`] | layout of a packet, overhead, what a datagram on port 4500 is |
+//! | [`OutboundSa`], [`InboundSa`] | one direction of an SA each: `seal` and `open` in place, no allocation |
+//! | [`window`] | the replay window and extended sequence numbers (RFC 4303 §3.4.3, App. A) |
+//! | [`Outbounds`], [`Inbounds`], [`DataPath`] | the tables of a data-path worker, driven by [`sa::SaChange`] |
+//! | [`admit`] | fragmenting before encryption, or telling the sender (RFC 4301 §8, RFC 1191) |
+//! | [`ecn`] | congestion marks across the tunnel (RFC 6040) |
+//! | [`Dropped`], [`Counters`] | every packet that is not passed on, by reason |
+//!
+//! A packet on its way out:
+//!
+//! ```text
+//! tun ──> Outbounds::send ── policy ── MSS ── admit ── OutboundSa::seal ──> datagrams (and ICMP back)
+//! udp ──> Inbounds::open ── SPI ── window ── ICV ── window ── selectors ── ECN ── MSS ──> the inner packet
+//! ```
+//!
+//! Left out: transport mode, AH, encryption without integrity, multicast SAs, traffic-flow padding
+//! (accepted, not sent), reassembly of inner fragments for port selectors (RFC 4301 §7: such
+//! fragments match only selectors that allow any port).
+
+pub mod admit;
+mod counters;
+mod datapath;
+pub mod ecn;
+mod event;
+mod fit;
+mod inbound;
+mod inbounds;
+mod limits;
+mod outbound;
+mod outbounds;
+mod policy;
+mod prefix;
+mod rules;
+mod selector;
+mod transform;
+pub mod window;
+pub mod wire;
+
+pub use admit::{Admit, admit};
+pub use counters::{Counters, Dropped, Drops};
+pub use datapath::DataPath;
+pub use event::Event;
+pub use inbound::{Content, InboundSa, Opened};
+pub use inbounds::{Arrived, Inbounds};
+pub use limits::Limit;
+pub use outbound::{OutboundSa, Reserved, Sealed};
+pub use outbounds::{Outbounds, Outgoing};
+pub use policy::{DeviceId, Policy, Via};
+pub use transform::Unusable;

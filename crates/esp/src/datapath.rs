@@ -1,0 +1,87 @@
+//! Both tables of a worker that serves both directions.
+
+use sa::{ChildLabel, SaChange, SaId};
+
+use crate::policy::{DeviceId, Devices, Policy};
+use crate::{Event, Inbounds, Outbounds, Unusable};
+
+/// Everything a data-path worker owns, driven by [`SaChange`].
+#[derive(Debug, Default)]
+pub struct DataPath {
+    /// The SAs that leave.
+    pub outbounds: Outbounds,
+    /// The SAs that arrive.
+    pub inbounds: Inbounds,
+    devices: Devices,
+}
+
+impl DataPath {
+    /// No SAs, no policies.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of a device; a new one the first time its name is heard.
+    pub fn device(&mut self, name: &str) -> DeviceId {
+        self.devices.id(name)
+    }
+
+    /// Makes one change. Changes come in order, and each whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`]: the change makes no sense here, and nothing was done.
+    pub fn apply(&mut self, change: &SaChange) -> Result<(), Unusable> {
+        match change {
+            SaChange::Install(child) => {
+                let via = self.devices.via(&child.routing);
+                self.outbounds.install(child, via)?;
+                self.inbounds.install(child, via).inspect_err(|_| {
+                    self.outbounds.remove(child.id);
+                })
+            }
+            SaChange::Activate(id) => self.outbounds.activate(*id),
+            SaChange::Remove(id) => self.remove(*id),
+            SaChange::Move { id, path } => {
+                self.outbounds.move_to(*id, *path)?;
+                self.inbounds.move_to(*id, *path)
+            }
+        }
+    }
+
+    /// Adds a policy, in place of the one with the same label.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbounds::set_policy`].
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), Unusable> {
+        let via = self.devices.via(&policy.routing);
+        self.outbounds.set_policy(policy, via)
+    }
+
+    /// Removes a policy.
+    pub fn remove_policy(&mut self, label: &ChildLabel) {
+        self.outbounds.remove_policy(label);
+    }
+
+    /// The outer MTU towards the peer of this SA is now known to be this.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn set_outer_mtu(&mut self, id: SaId, outer_mtu: usize) -> Result<(), Unusable> {
+        self.outbounds.set_outer_mtu(id, outer_mtu)?;
+        self.inbounds.set_outer_mtu(id, outer_mtu)
+    }
+
+    /// The next thing to tell the control side.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.inbounds.poll_event().or_else(|| self.outbounds.poll_event())
+    }
+
+    fn remove(&mut self, id: SaId) -> Result<(), Unusable> {
+        let outbound = self.outbounds.remove(id);
+        let inbound = self.inbounds.remove(id);
+        outbound.or(inbound).map(|_| ()).ok_or(Unusable::UnknownId)
+    }
+}

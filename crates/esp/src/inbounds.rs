@@ -1,0 +1,197 @@
+//! The SAs that arrive, by SPI.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use base::Instant;
+use packet::Tos;
+use sa::{ChildSa, Path, SaId, Spi};
+
+use crate::event::Events;
+use crate::fit::Fit;
+use crate::policy::Via;
+use crate::{Content, Counters, Dropped, Drops, Event, InboundSa, Limit, Opened, Unusable, wire};
+
+/// The table of inbound SAs of one worker.
+#[derive(Debug, Default)]
+pub struct Inbounds {
+    sas: BTreeMap<Spi, Row>,
+    spis: BTreeMap<SaId, Spi>,
+    drops: Drops,
+    retired: Counters,
+    events: Events,
+}
+
+#[derive(Debug)]
+struct Row {
+    sa: InboundSa,
+    path: Path,
+    via: Via,
+    fit: Fit,
+    /// Where the peer was last said to have moved to.
+    told: Option<SocketAddr>,
+}
+
+/// An inner packet to pass on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The SA it came by.
+    pub id: SaId,
+    /// The device to write it to.
+    pub via: Via,
+    /// Its place in the buffer.
+    pub range: Range<usize>,
+}
+
+impl Inbounds {
+    /// No SAs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts an SA in service.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`]; nothing has changed then.
+    pub fn install(&mut self, child: &ChildSa, via: Via) -> Result<(), Unusable> {
+        if self.spis.contains_key(&child.id) {
+            return Err(Unusable::BadId);
+        }
+        if self.sas.contains_key(&child.inbound_spi) {
+            return Err(Unusable::BadSpi);
+        }
+        let row = Row { sa: InboundSa::new(child)?, path: child.path, via, fit: Fit::new(child), told: None };
+        self.spis.insert(child.id, child.inbound_spi);
+        self.sas.insert(child.inbound_spi, row);
+        Ok(())
+    }
+
+    /// Forgets an SA.
+    pub fn remove(&mut self, id: SaId) -> Option<Counters> {
+        let row = self.sas.remove(&self.spis.remove(&id)?)?;
+        self.retired += *row.sa.counters();
+        Some(*row.sa.counters())
+    }
+
+    /// Packets of this SA are expected from elsewhere from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn move_to(&mut self, id: SaId, path: Path) -> Result<(), Unusable> {
+        let row = self.row_mut(id)?;
+        row.path = path;
+        row.told = None;
+        row.fit.follow(&path);
+        Ok(())
+    }
+
+    /// The outer MTU towards the peer of this SA is now known to be this.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn set_outer_mtu(&mut self, id: SaId, outer_mtu: usize) -> Result<(), Unusable> {
+        let row = self.row_mut(id)?;
+        let path = row.path;
+        row.fit.set_outer_mtu(outer_mtu, &path);
+        Ok(())
+    }
+
+    /// Opens an ESP packet in place. `from` is its outer source where it was in UDP, `None` where it
+    /// was plain: either is taken from any peer (RFC 7296 §2.23). `outer` is the traffic class of the
+    /// outer header.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing is passed on. The packet is counted.
+    pub fn open(
+        &mut self,
+        esp: &mut [u8],
+        from: Option<SocketAddr>,
+        outer: Tos,
+        now: Instant,
+    ) -> Result<Arrived, Dropped> {
+        let found = match wire::spi(esp) {
+            Some(spi) => self.sas.get_mut(&spi).ok_or(Dropped::UnknownSpi),
+            None => Err(Dropped::Malformed),
+        };
+        let row = found.inspect_err(|&reason| self.drops.count(reason))?;
+        let opened = row.sa.open(esp, outer, now)?;
+        row.tell(&opened, from, &mut self.events);
+        match opened.content {
+            Content::Packet(range) => {
+                if let Some(clamp) = row.fit.clamp() {
+                    clamp.apply(&mut esp[range.clone()]);
+                }
+                Ok(Arrived { id: row.sa.id(), via: row.via, range })
+            }
+            Content::Unusable(reason) => Err(reason),
+        }
+    }
+
+    /// The SA itself.
+    pub fn sa(&self, id: SaId) -> Option<&InboundSa> {
+        self.sas.get(self.spis.get(&id)?).map(|row| &row.sa)
+    }
+
+    /// The SAs, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &InboundSa> {
+        self.spis.values().filter_map(|spi| self.sas.get(spi)).map(|row| &row.sa)
+    }
+
+    /// What one SA did.
+    pub fn counters(&self, id: SaId) -> Option<Counters> {
+        self.sa(id).map(|sa| *sa.counters())
+    }
+
+    /// What all SAs did, those removed included, and the packets that found none.
+    pub fn total(&self) -> Counters {
+        let mut total = self.retired;
+        total.drops += self.drops;
+        for row in self.sas.values() {
+            total += *row.sa.counters();
+        }
+        total
+    }
+
+    /// The next thing to tell the control side.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    fn row_mut(&mut self, id: SaId) -> Result<&mut Row, Unusable> {
+        let spi = self.spis.get(&id).ok_or(Unusable::UnknownId)?;
+        self.sas.get_mut(spi).ok_or(Unusable::UnknownId)
+    }
+}
+
+impl Row {
+    /// What the control side should know of an authentic packet.
+    fn tell(&mut self, opened: &Opened, from: Option<SocketAddr>, events: &mut Events) {
+        let id = self.sa.id();
+        if opened.is_first {
+            events.push(Event::FirstInbound(id));
+        }
+        match opened.limit {
+            Some(Limit::Soft) => events.push(Event::SoftLimit(id)),
+            Some(Limit::Hard) => events.push(Event::HardLimit(id)),
+            None => {}
+        }
+        // Only the newest packet tells where the peer is: a late one may have been kept back to lead
+        // us astray.
+        if let Some(from) = from
+            && opened.is_newest
+            && self.path.udp
+        {
+            if from == self.path.remote {
+                self.told = None;
+            } else if self.told != Some(from) {
+                self.told = Some(from);
+                events.push(Event::PeerMoved { id, from });
+            }
+        }
+    }
+}

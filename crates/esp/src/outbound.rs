@@ -1,0 +1,258 @@
+//! One SA, the direction that leaves. Several workers may seal with it at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use base::Instant;
+use packet::{Ip, Tos, protocol};
+use sa::{ChildSa, SaId, Spi};
+
+use crate::limits::{LAST_SHORT_SEQUENCE, Meter};
+use crate::transform::Transform;
+use crate::wire::{Layout, TRAILER};
+use crate::{Counters, Dropped, Drops, Limit, Unusable, ecn};
+
+/// Seals packets. All state that changes is atomic, so that it can be shared.
+///
+/// There must be one such object for one set of keys, ever: sequence numbers, and with them the IVs
+/// of AEAD suites, start at 1 in each.
+#[derive(Debug)]
+pub struct OutboundSa {
+    id: SaId,
+    spi: Spi,
+    transform: Transform,
+    meter: Meter,
+    copy_dscp: bool,
+    /// The next number to give out.
+    next: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    last_at: AtomicU64,
+    soft_told: AtomicBool,
+    hard_told: AtomicBool,
+}
+
+/// A packet that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Bytes at the beginning of the caller's buffer.
+    pub len: usize,
+    /// The traffic class that the outer header should have.
+    pub tos: Tos,
+    /// A limit that this packet was the first to reach.
+    pub limit: Option<Limit>,
+}
+
+/// Sequence numbers that belong to whoever holds this, to be used with the SA they came from.
+#[derive(Debug)]
+pub struct Reserved<'a> {
+    sa: &'a OutboundSa,
+    next: u64,
+    end: u64,
+}
+
+impl OutboundSa {
+    /// The last number with ESN. Deliberate: 2^32 fewer than there are, so that workers who add to
+    /// an exhausted counter cannot wrap it.
+    const LAST_LONG_SEQUENCE: u64 = u64::MAX - u32::MAX as u64;
+
+    /// Puts the outbound keys of a Child SA in service.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] when suite, keys or SPI are not fit for use.
+    pub fn new(child: &ChildSa) -> Result<Self, Unusable> {
+        Self::starting_at(child, 1)
+    }
+
+    /// The same, the first packet having this number.
+    pub(crate) fn starting_at(child: &ChildSa, first: u64) -> Result<Self, Unusable> {
+        // RFC 4303 §2.1: 0 is never sent, 1 to 255 are reserved.
+        if child.outbound_spi.0 < 256 {
+            return Err(Unusable::BadSpi);
+        }
+        Ok(Self {
+            id: child.id,
+            spi: child.outbound_spi,
+            transform: Transform::new(child.suite, &child.keys.outbound)?,
+            meter: Meter::new(child.limits, child.suite.esn),
+            copy_dscp: child.copy_dscp,
+            next: AtomicU64::new(first),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_at: AtomicU64::new(0),
+            soft_told: AtomicBool::new(false),
+            hard_told: AtomicBool::new(false),
+        })
+    }
+
+    /// Whose direction it is.
+    pub const fn id(&self) -> SaId {
+        self.id
+    }
+
+    /// The SPI in its packets.
+    pub const fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    /// Where the parts of its packets lie.
+    pub const fn layout(&self) -> Layout {
+        self.transform.layout()
+    }
+
+    /// Packets and bytes sealed. What was refused is counted by the table that asked.
+    pub fn counters(&self) -> Counters {
+        Counters { packets: self.packets.load(Relaxed), bytes: self.bytes.load(Relaxed), drops: Drops::default() }
+    }
+
+    /// When the last packet was sealed; `None` before the first.
+    pub fn last_used(&self) -> Option<Instant> {
+        let is_used = self.packets.load(Relaxed) > 0;
+        is_used.then(|| Instant::from_micros(self.last_at.load(Relaxed)))
+    }
+
+    /// Builds the ESP packet of `inner` at the beginning of `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped::NotIp`], [`Dropped::TooBig`] when it does not fit into `out`, [`Dropped::Expired`],
+    /// [`Dropped::SequenceExhausted`]. No sequence number is spent then.
+    pub fn seal(&self, inner: &[u8], out: &mut [u8], now: Instant) -> Result<Sealed, Dropped> {
+        self.place(inner, out)?;
+        self.seal_in_place(inner.len(), out, now)
+    }
+
+    /// The same where the inner packet, `inner_len` bytes, lies in `out` already, at
+    /// [`Layout::payload_at`].
+    ///
+    /// # Errors
+    ///
+    /// As [`OutboundSa::seal`].
+    pub fn seal_in_place(&self, inner_len: usize, out: &mut [u8], now: Instant) -> Result<Sealed, Dropped> {
+        let (next_header, tos) = self.inspect(inner_len, out)?;
+        self.check_limits(now)?;
+        let sequence = self.reserve(1)?.next;
+        Ok(self.finish(sequence, next_header, tos, inner_len, out, now))
+    }
+
+    /// Takes `count` consecutive sequence numbers by one atomic addition.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped::SequenceExhausted`] when fewer are left; numbers never repeat.
+    pub fn reserve(&self, count: u32) -> Result<Reserved<'_>, Dropped> {
+        let last = if self.transform.esn() { Self::LAST_LONG_SEQUENCE } else { LAST_SHORT_SEQUENCE };
+        if self.next.load(Relaxed) > last {
+            return Err(Dropped::SequenceExhausted);
+        }
+        // Relaxed: only that each number is given out once matters, which the addition alone gives.
+        let next = self.next.fetch_add(u64::from(count), Relaxed);
+        let end = next.saturating_add(u64::from(count));
+        if next > last || end - 1 > last {
+            return Err(Dropped::SequenceExhausted);
+        }
+        Ok(Reserved { sa: self, next, end })
+    }
+
+    fn place(&self, inner: &[u8], out: &mut [u8]) -> Result<(), Dropped> {
+        let at = self.layout().payload_at();
+        out.get_mut(at..at + inner.len()).ok_or(Dropped::TooBig)?.copy_from_slice(inner);
+        Ok(())
+    }
+
+    fn inspect(&self, inner_len: usize, out: &[u8]) -> Result<(u8, Tos), Dropped> {
+        let layout = self.layout();
+        let inner = out.get(layout.payload_at()..layout.payload_at() + inner_len).ok_or(Dropped::TooBig)?;
+        if out.len() < layout.sealed_len(inner_len) {
+            return Err(Dropped::TooBig);
+        }
+        let ip = Ip::parse(inner).map_err(|_| Dropped::NotIp)?;
+        let next_header = match ip {
+            Ip::V4(_) => protocol::IPV4,
+            Ip::V6(_) => protocol::IPV6,
+        };
+        Ok((next_header, ecn::outer_tos(ip.tos(), self.copy_dscp)))
+    }
+
+    fn check_limits(&self, now: Instant) -> Result<(), Dropped> {
+        let is_over = self.meter.is_over(self.packets.load(Relaxed), self.bytes.load(Relaxed), now);
+        if is_over { Err(Dropped::Expired) } else { Ok(()) }
+    }
+
+    fn finish(
+        &self,
+        sequence: u64,
+        next_header: u8,
+        tos: Tos,
+        inner_len: usize,
+        out: &mut [u8],
+        now: Instant,
+    ) -> Sealed {
+        let layout = self.layout();
+        let len = layout.sealed_len(inner_len);
+        let packet = &mut out[..len];
+        packet[..4].copy_from_slice(&self.spi.0.to_be_bytes());
+        packet[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
+        let pad_at = layout.payload_at() + inner_len;
+        let pad_len = layout.pad_len(inner_len);
+        // RFC 4303 §2.4: the padding is 1, 2, 3, …
+        for (pad, value) in packet[pad_at..pad_at + pad_len].iter_mut().zip(1..) {
+            *pad = value;
+        }
+        packet[pad_at + pad_len] = pad_len as u8;
+        packet[pad_at + pad_len + TRAILER - 1] = next_header;
+        self.transform.seal(packet, sequence);
+        Sealed { len, tos, limit: self.note(inner_len, now) }
+    }
+
+    /// Counts a packet, and says which limit it is the first to reach.
+    fn note(&self, inner_len: usize, now: Instant) -> Option<Limit> {
+        let packets = self.packets.fetch_add(1, Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(inner_len as u64, Relaxed) + inner_len as u64;
+        self.last_at.store(now.as_micros(), Relaxed);
+        let limit = self.meter.reached(packets, bytes)?;
+        let told = match limit {
+            Limit::Soft => &self.soft_told,
+            Limit::Hard => &self.hard_told,
+        };
+        (!told.load(Relaxed) && !told.swap(true, Relaxed)).then_some(limit)
+    }
+}
+
+impl Reserved<'_> {
+    /// Numbers left.
+    pub const fn len(&self) -> u64 {
+        self.end - self.next
+    }
+
+    /// Whether none is left.
+    pub const fn is_empty(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// As [`OutboundSa::seal_in_place`], with the next of these numbers.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Dropped::SequenceExhausted`] when none of these numbers is left.
+    pub fn seal_in_place(&mut self, inner_len: usize, out: &mut [u8], now: Instant) -> Result<Sealed, Dropped> {
+        let (next_header, tos) = self.sa.inspect(inner_len, out)?;
+        self.sa.check_limits(now)?;
+        if self.is_empty() {
+            return Err(Dropped::SequenceExhausted);
+        }
+        let sequence = self.next;
+        self.next += 1;
+        Ok(self.sa.finish(sequence, next_header, tos, inner_len, out, now))
+    }
+
+    /// As [`OutboundSa::seal`], with the next of these numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reserved::seal_in_place`].
+    pub fn seal(&mut self, inner: &[u8], out: &mut [u8], now: Instant) -> Result<Sealed, Dropped> {
+        self.sa.place(inner, out)?;
+        self.seal_in_place(inner.len(), out, now)
+    }
+}

@@ -1,0 +1,440 @@
+//! The SAs that leave, and the way from a packet to its SA.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Instant;
+use model::DfPolicy;
+use packet::{FlowKey, Ip, Tos};
+use sa::{ChildLabel, ChildSa, Path, SaId, TrafficSelector};
+
+use crate::admit::{Admit, IcmpBudget, Speaker, admit};
+use crate::event::Events;
+use crate::fit::Fit;
+use crate::policy::{Policy, Via};
+use crate::rules::{FlowCache, Rules, Target, check_pairs};
+use crate::{Counters, Dropped, Drops, Event, Limit, OutboundSa, Unusable};
+
+/// The table of outbound SAs of one worker.
+///
+/// A packet belongs to the most specific selectors that cover it: the longest destination prefix,
+/// then the longest source prefix, then one protocol before any, then the fewest ports. SAs with the
+/// same label, device and selectors follow each other; packets take the one activated last.
+#[derive(Debug)]
+pub struct Outbounds {
+    by_policy: Rules,
+    by_device: Vec<Rules>,
+    cache: FlowCache,
+    groups: Vec<Option<Group>>,
+    policies: Vec<Option<Waiting>>,
+    sas: BTreeMap<SaId, Row>,
+    drops: Drops,
+    retired: Counters,
+    events: Events,
+    speaker: Speaker,
+    budget: IcmpBudget,
+    fragment_id: u16,
+    buffer: Box<[u8]>,
+}
+
+/// One SA as the table knows it.
+#[derive(Debug)]
+struct Row {
+    sa: Arc<OutboundSa>,
+    path: Path,
+    fit: Fit,
+    df: DfPolicy,
+    drops: Drops,
+    key: Key,
+}
+
+/// What SAs that follow each other have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    label: ChildLabel,
+    via: Via,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+/// SAs that follow each other, in the order of activation: the last is in use.
+#[derive(Debug)]
+struct Group {
+    key: Key,
+    sas: Vec<SaId>,
+}
+
+/// A policy, and when it last asked for an SA.
+#[derive(Debug)]
+struct Waiting {
+    policy: Policy,
+    via: Via,
+    asked: Option<Instant>,
+}
+
+/// What [`Outbounds::send`] makes of a packet.
+#[derive(Debug)]
+pub enum Outgoing<'a> {
+    /// To the peer.
+    Datagram {
+        /// The SA that sealed it.
+        id: SaId,
+        /// From where to where, and whether in UDP.
+        path: Path,
+        /// The traffic class of the outer header.
+        tos: Tos,
+        /// The ESP packet.
+        esp: &'a [u8],
+    },
+    /// Back to the sender, over the device that the packet came from: an IP packet.
+    Reply(&'a [u8]),
+}
+
+impl Default for Outbounds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outbounds {
+    /// Room for the largest packet that fits into an outer one.
+    const BUFFER: usize = 65_536;
+    /// How often a policy without an SA asks for one.
+    const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+    /// No SAs, no policies.
+    pub fn new() -> Self {
+        Self {
+            by_policy: Rules::default(),
+            by_device: Vec::new(),
+            cache: FlowCache::new(),
+            groups: Vec::new(),
+            policies: Vec::new(),
+            sas: BTreeMap::new(),
+            drops: Drops::default(),
+            retired: Counters::default(),
+            events: Events::default(),
+            speaker: Speaker::default(),
+            budget: IcmpBudget::new(),
+            fragment_id: 0,
+            buffer: vec![0; Self::BUFFER].into(),
+        }
+    }
+
+    /// Sets our inner addresses, for ICMP errors to local senders.
+    pub fn set_speaker(&mut self, speaker: Speaker) {
+        self.speaker = speaker;
+    }
+
+    /// Adds a policy, in place of the one with the same label.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::TooManySelectors`]; the older policy stays then.
+    pub fn set_policy(&mut self, policy: Policy, via: Via) -> Result<(), Unusable> {
+        check_pairs(&policy.local, &policy.remote)?;
+        self.remove_policy(&policy.label);
+        let at = free_slot(&mut self.policies);
+        self.rules_mut(via).insert(&policy.local, &policy.remote, Target::Policy(at));
+        self.policies[at] = Some(Waiting { policy, via, asked: None });
+        Ok(())
+    }
+
+    /// Removes a policy. Its SAs stay until they are removed.
+    pub fn remove_policy(&mut self, label: &ChildLabel) {
+        let is_it = |slot: &Option<Waiting>| slot.as_ref().is_some_and(|waiting| waiting.policy.label == *label);
+        let Some(at) = self.policies.iter().position(is_it) else { return };
+        if let Some(Waiting { policy, via, .. }) = self.policies[at].take() {
+            self.rules_mut(via).remove(&policy.local, &policy.remote, Target::Policy(at));
+        }
+    }
+
+    /// Stages an SA: no packet takes it before [`Outbounds::activate`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`]; nothing has changed then.
+    pub fn install(&mut self, child: &ChildSa, via: Via) -> Result<(), Unusable> {
+        self.adopt(Arc::new(OutboundSa::new(child)?), child, via)
+    }
+
+    /// Stages an SA that another worker made from the same `child`, to seal with it too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbounds::install`].
+    pub fn adopt(&mut self, sa: Arc<OutboundSa>, child: &ChildSa, via: Via) -> Result<(), Unusable> {
+        check_pairs(&child.local, &child.remote)?;
+        if self.sas.contains_key(&child.id) || sa.id() != child.id {
+            return Err(Unusable::BadId);
+        }
+        let key = Key { label: child.label.clone(), via, local: child.local.clone(), remote: child.remote.clone() };
+        let row = Row { sa, path: child.path, fit: Fit::new(child), df: child.df, drops: Drops::default(), key };
+        self.sas.insert(child.id, row);
+        Ok(())
+    }
+
+    /// Packets take this SA from now on, instead of an older one of the same label and selectors.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn activate(&mut self, id: SaId) -> Result<(), Unusable> {
+        let key = self.sas.get(&id).ok_or(Unusable::UnknownId)?.key.clone();
+        if let Some(group) = self.groups.iter_mut().flatten().find(|group| group.key == key) {
+            group.sas.retain(|other| *other != id);
+            group.sas.push(id);
+            return Ok(());
+        }
+        let at = free_slot(&mut self.groups);
+        self.rules_mut(key.via).insert(&key.local, &key.remote, Target::Group(at));
+        self.groups[at] = Some(Group { key, sas: vec![id] });
+        Ok(())
+    }
+
+    /// Forgets an SA. Packets fall back to the one that was active before it, if that is still there.
+    pub fn remove(&mut self, id: SaId) -> Option<Counters> {
+        let row = self.sas.remove(&id)?;
+        let counters = row.counters();
+        self.retired += counters;
+        let is_it = |slot: &Option<Group>| slot.as_ref().is_some_and(|group| group.sas.contains(&id));
+        if let Some(at) = self.groups.iter().position(is_it)
+            && let Some(group) = &mut self.groups[at]
+        {
+            group.sas.retain(|other| *other != id);
+            if group.sas.is_empty() {
+                self.groups[at] = None;
+                let Key { via, local, remote, .. } = row.key;
+                self.rules_mut(via).remove(&local, &remote, Target::Group(at));
+            }
+        }
+        Some(counters)
+    }
+
+    /// Packets of this SA go elsewhere from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn move_to(&mut self, id: SaId, path: Path) -> Result<(), Unusable> {
+        let row = self.sas.get_mut(&id).ok_or(Unusable::UnknownId)?;
+        row.path = path;
+        row.fit.follow(&path);
+        Ok(())
+    }
+
+    /// The outer MTU towards the peer of this SA is now known to be this.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub fn set_outer_mtu(&mut self, id: SaId, outer_mtu: usize) -> Result<(), Unusable> {
+        let row = self.sas.get_mut(&id).ok_or(Unusable::UnknownId)?;
+        let path = row.path;
+        row.fit.set_outer_mtu(outer_mtu, &path);
+        Ok(())
+    }
+
+    /// The SA that a packet leaves by. A packet that is refused is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped::NotIp`], [`Dropped::NoPolicy`], and [`Dropped::NoSa`], which also asks for one.
+    pub fn find(&mut self, via: Via, packet: &[u8], now: Instant) -> Result<SaId, Dropped> {
+        self.search(via, packet, now).inspect_err(|&reason| self.drops.count(reason))
+    }
+
+    /// Seals a packet for its peer, in pieces where need be, and hands to `out` what is to be sent.
+    /// The segment size of a TCP SYN is lowered in `packet` first.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing, or not every piece, was sent. The packet is counted and must not be sent in clear.
+    pub fn send(
+        &mut self,
+        via: Via,
+        packet: &mut [u8],
+        mut out: impl FnMut(Outgoing<'_>),
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let id = self.find(via, packet, now)?;
+        let Some(row) = self.sas.get_mut(&id) else { return Err(Dropped::NoSa) };
+        let len = Ip::parse(packet).map_or(packet.len(), |ip| ip.bytes().len());
+        let packet = &mut packet[..len];
+        if let Some(clamp) = row.fit.clamp() {
+            clamp.apply(packet);
+        }
+        let result = match admit(packet, row.fit.mtu(), row.df, self.speaker, self.fragment_id) {
+            Admit::Send => row.seal(packet, &mut self.buffer, &mut self.events, &mut out, now),
+            Admit::Fragments(mut fragments) => {
+                self.fragment_id = self.fragment_id.wrapping_add(1);
+                let at = row.sa.layout().payload_at();
+                let mut result = Ok(());
+                while result.is_ok()
+                    && let Some(len) = fragments.write_next(&mut self.buffer[at..])
+                {
+                    result = row.seal_in_place(len, &mut self.buffer, &mut self.events, &mut out, now);
+                }
+                result
+            }
+            Admit::TooBig(reply) => {
+                if let Some(reply) = reply
+                    && self.budget.spend(now)
+                {
+                    out(Outgoing::Reply(&reply));
+                }
+                Err(Dropped::TooBig)
+            }
+        };
+        result.inspect_err(|&reason| row.drops.count(reason))
+    }
+
+    /// Whether a packet that arrived in clear is one that a policy or an SA of the shared device wants
+    /// encrypted, so that it must be refused. Also true of what is no IP packet. IKE and ESP
+    /// themselves are not to be asked about.
+    pub fn must_be_encrypted(&self, packet: &[u8]) -> bool {
+        match FlowKey::of(packet) {
+            Ok(flow) => self.by_policy.find(&flow.reversed()).is_some(),
+            Err(_) => true,
+        }
+    }
+
+    /// The SA itself: to share it with another worker, or to seal a batch.
+    pub fn sa(&self, id: SaId) -> Option<&Arc<OutboundSa>> {
+        self.sas.get(&id).map(|row| &row.sa)
+    }
+
+    /// Where an SA's packets go.
+    pub fn path(&self, id: SaId) -> Option<&Path> {
+        self.sas.get(&id).map(|row| &row.path)
+    }
+
+    /// The largest inner packet of an SA.
+    pub fn mtu(&self, id: SaId) -> Option<usize> {
+        self.sas.get(&id).map(|row| row.fit.mtu())
+    }
+
+    /// Whether packets take this SA.
+    pub fn is_active(&self, id: SaId) -> bool {
+        self.groups.iter().flatten().any(|group| group.sas.last() == Some(&id))
+    }
+
+    /// The SAs and what they did, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (SaId, Counters)> + '_ {
+        self.sas.iter().map(|(id, row)| (*id, row.counters()))
+    }
+
+    /// What one SA did.
+    pub fn counters(&self, id: SaId) -> Option<Counters> {
+        self.sas.get(&id).map(Row::counters)
+    }
+
+    /// What all SAs did, those removed included, and the packets that found none.
+    pub fn total(&self) -> Counters {
+        let mut total = self.retired;
+        total.drops += self.drops;
+        for row in self.sas.values() {
+            total += row.counters();
+        }
+        total
+    }
+
+    /// The next thing to tell the control side.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    fn search(&mut self, via: Via, packet: &[u8], now: Instant) -> Result<SaId, Dropped> {
+        let flow = FlowKey::of(packet).map_err(|_| Dropped::NotIp)?;
+        let rules = match via {
+            Via::Policy => Some(&self.by_policy),
+            Via::Device(id) => self.by_device.get(id.0 as usize),
+        };
+        let rules = rules.ok_or(Dropped::NoPolicy)?;
+        match self.cache.find(via, &flow, || rules.find(&flow)) {
+            Some(Target::Group(at)) => {
+                let current = self.groups.get(at).and_then(|group| group.as_ref()?.sas.last().copied());
+                current.ok_or(Dropped::NoSa)
+            }
+            Some(Target::Policy(at)) => {
+                self.ask(at, flow, now);
+                Err(Dropped::NoSa)
+            }
+            None => Err(Dropped::NoPolicy),
+        }
+    }
+
+    /// A policy asks for an SA, once in a while.
+    fn ask(&mut self, at: usize, flow: FlowKey, now: Instant) {
+        let Some(Some(waiting)) = self.policies.get_mut(at) else { return };
+        if waiting.asked.is_some_and(|asked| now < asked + Self::ASK_AGAIN) {
+            return;
+        }
+        waiting.asked = Some(now);
+        self.events.push(Event::NoSa { label: waiting.policy.label.clone(), flow });
+    }
+
+    /// The rules of a device, for a change: what was found by them before is forgotten.
+    fn rules_mut(&mut self, via: Via) -> &mut Rules {
+        self.cache.clear();
+        match via {
+            Via::Policy => &mut self.by_policy,
+            Via::Device(id) => {
+                let at = id.0 as usize;
+                if self.by_device.len() <= at {
+                    self.by_device.resize_with(at + 1, Rules::default);
+                }
+                &mut self.by_device[at]
+            }
+        }
+    }
+}
+
+impl Row {
+    fn counters(&self) -> Counters {
+        let mut counters = self.sa.counters();
+        counters.drops += self.drops;
+        counters
+    }
+
+    fn seal(
+        &self,
+        packet: &[u8],
+        buffer: &mut [u8],
+        events: &mut Events,
+        out: &mut impl FnMut(Outgoing<'_>),
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let at = self.sa.layout().payload_at();
+        buffer.get_mut(at..at + packet.len()).ok_or(Dropped::TooBig)?.copy_from_slice(packet);
+        self.seal_in_place(packet.len(), buffer, events, out, now)
+    }
+
+    fn seal_in_place(
+        &self,
+        len: usize,
+        buffer: &mut [u8],
+        events: &mut Events,
+        out: &mut impl FnMut(Outgoing<'_>),
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let sealed = self.sa.seal_in_place(len, buffer, now)?;
+        match sealed.limit {
+            Some(Limit::Soft) => events.push(Event::SoftLimit(self.sa.id())),
+            Some(Limit::Hard) => events.push(Event::HardLimit(self.sa.id())),
+            None => {}
+        }
+        let esp = &buffer[..sealed.len];
+        out(Outgoing::Datagram { id: self.sa.id(), path: self.path, tos: sealed.tos, esp });
+        Ok(())
+    }
+}
+
+/// The first free place, made at the end when there is none.
+fn free_slot<T>(slots: &mut Vec<Option<T>>) -> usize {
+    slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        slots.push(None);
+        slots.len() - 1
+    })
+}
