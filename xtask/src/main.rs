@@ -1,1 +1,84 @@
-fn main() {}
+//! Developer commands: `cargo xtask demo | test | bench | fuzz | check`.
+//!
+//! Each installs what it needs from the distribution, after saying what, and runs the same on a
+//! laptop as in CI.
+#![expect(clippy::disallowed_macros, reason = "a developer's command talks to the terminal")]
+
+mod fuzz;
+mod install;
+mod run;
+
+use std::process::ExitCode;
+
+use run::{Outcome, cargo, program, simplon};
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  demo           install what is missing, build, bring a tunnel up against strongSwan
+  test           install what is missing, run every test: units, interop matrix, fuzz corpus
+  bench [NAME]   install what is missing, measure, print the tables
+  fuzz [SECONDS] replay the corpus of every fuzz target, then fuzz for SECONDS in all (default 60)
+  check          formatting, lints and documentation, as CI wants them
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["demo"] => demo(),
+        ["test"] => test(),
+        ["bench", names @ ..] => bench(names),
+        ["fuzz"] => install::build_tools().and_then(|()| fuzz::run(60)),
+        ["fuzz", seconds] => match seconds.parse() {
+            Ok(seconds) => install::build_tools().and_then(|()| fuzz::run(seconds)),
+            Err(_) => Err(format!("{seconds:?} is not a number of seconds")),
+        },
+        ["check"] => check(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The moment that simplon is for: a tunnel from a real configuration against a real peer.
+fn demo() -> Outcome {
+    install::build_tools()?;
+    install::peers()?;
+    cargo(&["build", "--release", "--package", "cli"])?;
+    program(simplon("release"), &["lab", "run", "openswan-vgw", "--peer", "strongswan"])
+}
+
+/// Everything that can fail.
+fn test() -> Outcome {
+    install::build_tools()?;
+    install::peers()?;
+    if program("cargo", &["nextest", "--version"]).is_ok() {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
+    } else {
+        cargo(&["test", "--workspace", "--no-fail-fast"])?;
+    }
+    cargo(&["test", "--workspace", "--doc", "--quiet"])?;
+    cargo(&["build", "--release", "--package", "cli"])?;
+    program(simplon("release"), &["lab", "matrix"])?;
+    fuzz::run(60)
+}
+
+/// The figures.
+fn bench(names: &[&str]) -> Outcome {
+    install::build_tools()?;
+    install::peers()?;
+    cargo(&["build", "--release", "--package", "cli"])?;
+    program(simplon("release"), &[&["bench"], names].concat())
+}
+
+/// What CI wants besides tests.
+fn check() -> Outcome {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    run::cargo_with(&[("RUSTDOCFLAGS", "--deny warnings")], &["doc", "--workspace", "--no-deps", "--quiet"])
+}
