@@ -18,31 +18,31 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `struct ifreq` of a request that carries a device name and at most one number.
+/// `struct ifreq` of a request that carries a device name and flags.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeviceRequest {
     pub(crate) name: [u8; libc::IFNAMSIZ],
-    pub(crate) value: [u8; 24],
+    pub(crate) flags: libc::c_short,
+    pub(crate) rest: [u8; 22],
 }
 
 const _: () = assert!(size_of::<DeviceRequest>() == size_of::<libc::ifreq>());
 
-/// Makes an `ioctl` that reads and writes a `struct ifreq`. `request` must be one of those: `TUNSETIFF` or `SIOC[GS]IF*`
-/// with a number.
+/// Attaches an open `/dev/net/tun` to a device (`TUNSETIFF`) and writes the device's name into `device`.
 #[expect(unsafe_code, reason = "ioctl")]
-pub(crate) fn device_ioctl(file: BorrowedFd<'_>, request: libc::Ioctl, device: &mut DeviceRequest) -> io::Result<()> {
-    // SAFETY: `device` is a live, writable object of the size and alignment of `struct ifreq`, which is all that these
-    // requests read or write; every byte pattern is valid for it.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request, ptr::from_mut(device)) };
+pub(crate) fn attach_tun(tun: BorrowedFd<'_>, device: &mut DeviceRequest) -> io::Result<()> {
+    // SAFETY: `device` is a live, writable object of the size and alignment of `struct ifreq`, which is all that this
+    // request reads or writes; every byte pattern is valid for it.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, ptr::from_mut(device)) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes an `ioctl` whose argument is the number itself, such as `TUNSETPERSIST`.
+/// Whether the device of an attached `/dev/net/tun` stays when it is closed (`TUNSETPERSIST`).
 #[expect(unsafe_code, reason = "ioctl")]
-pub(crate) fn number_ioctl(file: BorrowedFd<'_>, request: libc::Ioctl, number: libc::c_ulong) -> io::Result<()> {
-    // SAFETY: these requests take the number by value and touch no memory of ours.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request, number) };
+pub(crate) fn set_tun_persistent(tun: BorrowedFd<'_>, stays: bool) -> io::Result<()> {
+    // SAFETY: this request takes the number by value and touches no memory of ours.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(stays)) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -8,8 +8,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use socket2::{Domain, Socket, Type};
-
 use crate::error::Tried;
 use crate::sys::{self, DeviceRequest};
 
@@ -25,14 +23,12 @@ pub struct TunOptions {
     pub multi_queue: bool,
     /// Leaves the device, with its routes, in place when it is closed.
     pub persistent: bool,
-    /// How many packets wait to be read before some are dropped. 1,000 by default; 10,000 suit a thousand flows.
-    pub tx_queue_len: u32,
 }
 
 impl TunOptions {
     /// A device that goes away when it is closed, with one queue.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), multi_queue: false, persistent: false, tx_queue_len: 1_000 }
+        Self { name: name.into(), multi_queue: false, persistent: false }
     }
 }
 
@@ -47,8 +43,8 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Opens the device of that name, which is made if it does not exist. It is down and has no address:
-    /// [`crate::netlink`] changes that. Needs `CAP_NET_ADMIN`.
+    /// Opens the device of that name, which is made if it does not exist. A new one is down, has no address, and lets
+    /// 500 packets wait to be read before it drops some: [`crate::netlink`] changes all three. Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
     /// `ResourceBusy` when another process has the device open, `NotFound` without `/dev/net/tun`, `PermissionDenied`
@@ -57,12 +53,10 @@ impl Tun {
         let tried = || format!("open the TUN device {}", options.name);
         let (file, name) = attach(&options.name, options.multi_queue).tried(tried)?;
         if options.persistent {
-            sys::number_ioctl(file.as_fd(), libc::TUNSETPERSIST, 1).tried(|| format!("keep the device {name}"))?;
+            sys::set_tun_persistent(file.as_fd(), true).tried(|| format!("keep the device {name}"))?;
         }
         let index = nix::net::if_::if_nametoindex(name.as_str()).tried(|| format!("find the device {name}"))?;
-        let this = Self { file, name, index, multi_queue: options.multi_queue };
-        this.set_tx_queue_len(options.tx_queue_len)?;
-        Ok(this)
+        Ok(Self { file, name, index, multi_queue: options.multi_queue })
     }
 
     /// Another queue of the same device. The calling thread must be in the device's network namespace.
@@ -119,20 +113,9 @@ impl Tun {
         }
     }
 
-    /// Sets how many packets wait to be read before some are dropped. The calling thread must be in the device's
-    /// network namespace.
-    pub fn set_tx_queue_len(&self, packets: u32) -> io::Result<()> {
-        let tried = || format!("set the queue of {} to {packets} packets", self.name);
-        let mut request = device_request(&self.name).tried(tried)?;
-        write_value(&mut request, &packets.to_ne_bytes());
-        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).tried(tried)?;
-        sys::device_ioctl(socket.as_fd(), libc::SIOCSIFTXQLEN as _, &mut request).tried(tried)
-    }
-
     /// Lets a persistent device go away when its last queue is closed.
     pub fn let_go(&self) -> io::Result<()> {
-        sys::number_ioctl(self.file.as_fd(), libc::TUNSETPERSIST, 0)
-            .tried(|| format!("let the device {} go", self.name))
+        sys::set_tun_persistent(self.file.as_fd(), false).tried(|| format!("let the device {} go", self.name))
     }
 }
 
@@ -154,15 +137,14 @@ fn attach(name: &str, multi_queue: bool) -> io::Result<(File, String)> {
         .open("/dev/net/tun")
         .tried(|| "open /dev/net/tun".into())?;
     let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | queues;
-    write_value(&mut request, &(flags as libc::c_short).to_ne_bytes());
-    sys::device_ioctl(file.as_fd(), libc::TUNSETIFF, &mut request)?;
+    request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | queues) as libc::c_short;
+    sys::attach_tun(file.as_fd(), &mut request)?;
     let given: Vec<u8> = request.name.iter().copied().take_while(|byte| *byte != 0).collect();
     Ok((file, String::from_utf8_lossy(&given).into_owned()))
 }
 
 fn device_request(name: &str) -> io::Result<DeviceRequest> {
-    let mut request = DeviceRequest { name: [0; libc::IFNAMSIZ], value: [0; 24] };
+    let mut request = DeviceRequest { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
     let bad = |byte: u8| byte == 0 || byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name == "." || name == ".." || name.bytes().any(bad) {
         let why = "a device name has 1 to 15 bytes, none of them a slash, a colon or a space";
@@ -172,12 +154,6 @@ fn device_request(name: &str) -> io::Result<DeviceRequest> {
         *to = from;
     }
     Ok(request)
-}
-
-fn write_value(request: &mut DeviceRequest, bytes: &[u8]) {
-    for (to, from) in request.value.iter_mut().zip(bytes) {
-        *to = *from;
-    }
 }
 
 impl AsFd for Tun {

@@ -47,6 +47,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// Waits until `file` can be read, for at most ten seconds.
+#[track_caller]
 fn wait(file: impl AsFd) {
     let poller = Poller::new().unwrap();
     poller.add(file, 0, Interest::READ).unwrap();
@@ -61,7 +62,19 @@ async fn tunnel(netlink: &Netlink, name: &str) -> Tun {
     netlink.add_address(tun.index(), net("10.9.0.1/24")).await.unwrap();
     netlink.add_address(tun.index(), net("fd09::1/64")).await.unwrap();
     netlink.set_up(tun.index(), true).await.unwrap();
+    until_local(netlink, ip("fd09::1")).await;
     tun
+}
+
+/// Waits until the kernel takes `address` for its own, which for IPv6 is a moment after it was added.
+async fn until_local(netlink: &Netlink, address: IpAddr) {
+    let lo = netlink.link("lo").await.unwrap().unwrap().index;
+    let local = async {
+        while netlink.hop_to(address).await.map(|hop| hop.device).ok() != Some(lo) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), local).await.unwrap();
 }
 
 /// The next packet that is one of ours: IPv6 devices also speak of themselves (router solicitation, MLD).
@@ -157,9 +170,9 @@ fn a_device_that_is_down_loses_a_packet_and_not_the_queue() {
 #[test]
 fn a_link_is_what_it_was_set_to() {
     with_netlink("a_link_is_what_it_was_set_to", |netlink| async move {
-        let tun = Tun::open(&TunOptions { tx_queue_len: 777, ..TunOptions::new("t0") }).unwrap();
+        let tun = Tun::open(&TunOptions::new("t0")).unwrap();
         let link = netlink.link("t0").await.unwrap().unwrap();
-        assert_eq!((link.index, link.up, link.mtu, link.tx_queue_len), (tun.index(), false, 1_500, 777));
+        assert_eq!((link.index, link.up, link.mtu, link.tx_queue_len), (tun.index(), false, 1_500, 500));
         netlink.set_up(link.index, true).await.unwrap();
         netlink.set_mtu(link.index, 1_400).await.unwrap();
         netlink.set_tx_queue_len(link.index, 10_000).await.unwrap();
@@ -330,8 +343,8 @@ fn plain_esp_travels_with_its_addresses_and_without_its_header() {
     with_netlink("plain_esp_travels_with_its_addresses_and_without_its_header", |netlink| async move {
         let lo = netlink.link("lo").await.unwrap().unwrap().index;
         netlink.set_up(lo, true).await.unwrap();
-        netlink.add_address(lo, net("fd00::2/128")).await.unwrap();
-        for (any, from, to) in [("0.0.0.0", "127.0.0.2", "127.0.0.3"), ("::", "::1", "fd00::2")] {
+        let _tun = tunnel(&netlink, "t0").await;
+        for (any, from, to) in [("0.0.0.0", "127.0.0.2", "127.0.0.3"), ("::", "::1", "fd09::1")] {
             let a = raw::bind_esp(ip(from), &SocketOptions::default()).unwrap();
             let b: DatagramSocket = raw::bind_esp(ip(any), &SocketOptions::default()).unwrap();
             let packets: Vec<Vec<u8>> = (1..=20u8).map(|n| [&[0, 0, 1, n][..], &[n; 60]].concat()).collect();
