@@ -199,6 +199,13 @@ mod tests {
     }
 
     #[test]
+    fn both_families_have_the_same_port_on_a_socket_each() {
+        let Some(v6) = open("[::]:0") else { return };
+        let v4 = SocketAddr::new(IpAddr::from([0; 4]), v6.local_addr().port());
+        assert_eq!(bind(v4, &small()).unwrap().local_addr(), v4);
+    }
+
+    #[test]
     fn a_shared_port_can_be_bound_twice() {
         let shared = SocketOptions { reuse_port: true, ..small() };
         let a = bind("127.0.0.1:0".parse().unwrap(), &shared).unwrap();

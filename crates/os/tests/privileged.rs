@@ -15,6 +15,15 @@ use os::poll::{Events, Interest, Poller};
 use os::tun::{Tun, TunOptions};
 use os::{Datagram, DatagramSocket, Fragmentation, RecvBatch, SocketOptions, raw, sysctl, udp};
 
+/// Takes a namespace's name away also when the test fails.
+struct RemoveAtEnd<'a>(&'a str);
+
+impl Drop for RemoveAtEnd<'_> {
+    fn drop(&mut self) {
+        let _ = Namespace::remove(self.0);
+    }
+}
+
 /// Runs `test` in a namespace of its own, or says why not.
 fn as_root(name: &str, test: impl FnOnce() + Send) {
     let left_out = |why: &str| {
@@ -24,7 +33,14 @@ fn as_root(name: &str, test: impl FnOnce() + Send) {
         return left_out("it needs root");
     }
     match Namespace::new() {
-        Ok(namespace) => namespace.run(test).unwrap(),
+        Ok(namespace) => namespace
+            .run(|| {
+                // Were `run` to fail at the one thing it is for, these tests would change the host.
+                let namespace_of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/net")).unwrap();
+                assert_ne!(namespace_of("thread-self"), namespace_of("self"), "not in a namespace of its own");
+                test();
+            })
+            .unwrap(),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => left_out("root here may not make network namespaces"),
         Err(e) => panic!("{e}"),
     }
@@ -154,6 +170,7 @@ fn a_device_that_is_down_loses_a_packet_and_not_the_queue() {
     with_netlink("a_device_that_is_down_loses_a_packet_and_not_the_queue", |netlink| async move {
         let tun = Tun::open(&TunOptions::new("t0")).unwrap();
         let packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1];
+        assert_eq!(tun.recv(&mut [0; 100]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let error = tun.send(&packet).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
         assert!(os::tun::is_passing(&error));
@@ -406,8 +423,8 @@ fn a_mark_sends_a_packet_by_another_table() {
 fn a_setting_is_that_of_the_namespace() {
     as_root("a_setting_is_that_of_the_namespace", || {
         sysctl::write(sysctl::IPV4_FORWARD, "1").unwrap();
-        let fresh = Namespace::new().unwrap();
-        assert_eq!(fresh.run(|| sysctl::read(sysctl::IPV4_FORWARD)).unwrap().unwrap(), "0");
+        let other = Namespace::new().unwrap();
+        other.run(|| sysctl::write(sysctl::IPV4_FORWARD, "0")).unwrap().unwrap();
         assert_eq!(sysctl::read(sysctl::IPV4_FORWARD).unwrap(), "1");
         assert_eq!(sysctl::write("net/no-such", "1").unwrap_err().kind(), io::ErrorKind::NotFound);
     });
@@ -418,6 +435,7 @@ fn a_named_namespace_lasts_until_it_is_removed() {
     as_root("a_named_namespace_lasts_until_it_is_removed", || {
         let name = format!("simplon-test-{}", std::process::id());
         let here = Namespace::create(&name).unwrap();
+        let _removed = RemoveAtEnd(&name);
         assert_eq!(Namespace::create(&name).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         here.run(|| Tun::open(&TunOptions { persistent: true, ..TunOptions::new("kept") }).map(drop)).unwrap().unwrap();
         drop(here);
