@@ -78,6 +78,14 @@ impl InboundSa {
         })
     }
 
+    /// The same, with a window that has seen this number.
+    #[cfg(test)]
+    pub(crate) fn standing_at(child: &ChildSa, top: u64) -> Result<Self, Unusable> {
+        let mut sa = Self::new(child)?;
+        sa.window.accept(top);
+        Ok(sa)
+    }
+
     /// Whose direction it is.
     pub const fn id(&self) -> SaId {
         self.id

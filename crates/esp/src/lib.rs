@@ -37,6 +37,8 @@ mod policy;
 mod prefix;
 mod rules;
 mod selector;
+#[cfg(test)]
+mod tests;
 mod transform;
 pub mod window;
 pub mod wire;

@@ -53,7 +53,7 @@ pub(crate) struct Transform {
 #[derive(Debug)]
 enum Keys {
     Aead(AeadKey),
-    CbcHmac(CbcKey, HmacKey),
+    CbcHmac(CbcKey, Box<HmacKey>),
 }
 
 impl Transform {
@@ -68,7 +68,7 @@ impl Transform {
                     return Err(Unusable::BadKeys);
                 }
                 let cipher = CbcKey::new(suite.encryption, encryption).map_err(|_| Unusable::BadKeys)?;
-                Keys::CbcHmac(cipher, HmacKey::new(algorithm, integrity))
+                Keys::CbcHmac(cipher, Box::new(HmacKey::new(algorithm, integrity)))
             }
             None | Some(_) => return Err(Unusable::BadSuite),
         };
