@@ -1,1 +1,30 @@
-//! To be written.
+//! Whole scenarios on one machine, in network namespaces, with real peers at the other end.
+//!
+//! [`scenario::run`] builds the ground of a scenario ([`topology`] over [`netns`], [`nat`]), puts
+//! a gateway at each end ([`peer`]), plays the steps and checks what must hold; [`capture`] and
+//! [`wire`] look at everything that passes between the gateways. [`matrix`] lists all
+//! combinations. The lab may sleep and read the clock: it waits for real programs.
+//!
+//! Left out: delay and reordering of packets, which need a kernel with netem.
+
+pub mod capture;
+mod clock;
+pub mod error;
+mod interrupt;
+pub mod nat;
+pub mod netns;
+pub mod peer;
+mod ping;
+pub mod report;
+pub mod rootless;
+pub mod scenario;
+pub mod shell;
+pub mod spec;
+pub mod topology;
+pub mod wire;
+
+pub use error::{Error, Result};
+pub use peer::PeerKind;
+pub use report::Report;
+pub use scenario::{Initiator, Options, Scenario, run};
+pub use spec::{Encapsulation, Suite, Version};

@@ -1,0 +1,279 @@
+//! simplon itself, as the foreground daemon `simplon gateway` in a namespace.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::netns::{Lab, Node};
+use crate::peer::{ChildStatus, Peer, PeerKind, Place, Plan, Status, tail, write_private};
+use crate::shell::Process;
+use crate::spec::{ConnectionSpec, Encapsulation, Start, Version};
+
+/// The program: `SIMPLON_BIN`, or the one that is running.
+pub(crate) fn program() -> Option<PathBuf> {
+    let given = std::env::var_os("SIMPLON_BIN").map(PathBuf::from);
+    let own = || std::env::current_exe().ok().filter(|exe| exe.file_name().is_some_and(|name| name == "simplon"));
+    given.or_else(own).filter(|path| path.is_file())
+}
+
+/// What has to be there to run it.
+pub fn missing() -> Option<String> {
+    if program().is_none() {
+        return Some("build it (cargo build -p cli) and set SIMPLON_BIN to target/debug/simplon".into());
+    }
+    (!Path::new("/dev/net/tun").exists()).then(|| "modprobe tun".into())
+}
+
+/// The daemon in a namespace.
+pub struct Simplon {
+    program: String,
+    node: Node,
+    dir: PathBuf,
+    connection: String,
+    configuration: PathBuf,
+    secrets: Option<PathBuf>,
+    daemon: Option<Process>,
+}
+
+impl Simplon {
+    /// Writes its configuration, where it is not to run somebody's files.
+    ///
+    /// # Errors
+    ///
+    /// When that fails, or there is no program.
+    pub fn new(lab: &Lab, place: &Place, plan: Plan) -> Result<Self> {
+        let program = program().ok_or_else(|| Error::Missing {
+            what: "the program simplon".into(),
+            install: missing().unwrap_or_default(),
+        })?;
+        let dir = lab.subdir(&place.name)?;
+        let (configuration, secrets) = match plan.files {
+            Some(files) => (files.conf, Some(files.secrets)),
+            None => {
+                let path = dir.join("simplon.toml");
+                write_private(&path, &simplon_toml(&plan.spec))?;
+                (path, None)
+            }
+        };
+        Ok(Self {
+            program: program.to_string_lossy().into_owned(),
+            node: place.node.clone(),
+            dir,
+            connection: plan.spec.name,
+            configuration,
+            secrets,
+            daemon: None,
+        })
+    }
+
+    fn socket(&self) -> String {
+        self.dir.join("socket").to_string_lossy().into_owned()
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<String> {
+        let socket = self.socket();
+        let mut all = vec![self.program.as_str()];
+        all.extend(words);
+        all.extend(["--socket", &socket]);
+        self.node.run(&all)
+    }
+}
+
+impl Peer for Simplon {
+    fn kind(&self) -> PeerKind {
+        PeerKind::Simplon
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let configuration = self.configuration.to_string_lossy().into_owned();
+        let socket = self.socket();
+        let mut words = vec![self.program.as_str(), "gateway", "-c", &configuration, "--socket", &socket];
+        let secrets = self.secrets.as_ref().map(|path| path.to_string_lossy().into_owned());
+        if let Some(secrets) = &secrets {
+            words.extend(["--secrets", secrets]);
+        }
+        let env: [(&str, &OsStr); 1] = [("RUST_BACKTRACE", OsStr::new("1"))];
+        let mut daemon = self.node.spawn(&words, &env, &self.dir.join("log"))?;
+        let socket = self.dir.join("socket");
+        let started = clock::wait_for("simplon's admin socket", Duration::from_secs(10), || {
+            Ok(socket.exists() || !daemon.is_running())
+        });
+        if started.is_err() || !daemon.is_running() {
+            return Err(Error::Command { line: daemon.line().into(), said: self.log_tail(20) });
+        }
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    fn initiate(&mut self) -> Result<()> {
+        self.ask(&["up", &self.connection]).map(drop)
+    }
+
+    fn status(&mut self) -> Result<Status> {
+        Ok(self.detail()?.map(|detail| read_status(&detail)).unwrap_or_default())
+    }
+
+    fn detail(&mut self) -> Result<Option<Value>> {
+        let text = self.ask(&["status", "--detail", "--json"])?;
+        serde_json::from_str(&text).map(Some).map_err(|e| Error::Asked(format!("simplon status --json: {e}")))
+    }
+
+    fn detail_text(&mut self) -> Result<Option<String>> {
+        self.ask(&["status", "--detail"]).map(Some)
+    }
+
+    fn configuration(&self) -> String {
+        fs::read_to_string(&self.configuration).unwrap_or_default()
+    }
+
+    fn log_tail(&mut self, lines: usize) -> String {
+        tail(&fs::read_to_string(self.dir.join("log")).unwrap_or_default(), lines)
+    }
+
+    fn stop(&mut self) {
+        self.daemon = None;
+    }
+}
+
+/// The connection in simplon's own format.
+fn simplon_toml(spec: &ConnectionSpec) -> String {
+    let mut out = String::new();
+    let version = match spec.version {
+        Version::V1 => "ikev1",
+        Version::V2 => "ikev2",
+    };
+    let start = match spec.start {
+        Start::Wait => "wait",
+        Start::AtOnce => "at-once",
+        Start::OnTraffic => "on-traffic",
+    };
+    let encapsulation = match spec.encapsulation {
+        Encapsulation::Auto => "auto",
+        Encapsulation::Plain => "never",
+    };
+    // Writing to a String does not fail. JSON's strings are TOML's basic strings.
+    let _ = write!(
+        out,
+        "[connection.{name}]\n\
+         version = \"{version}\"\n\
+         local = {{ address = \"{}\", id = \"{}\" }}\n\
+         remote = {{ address = \"{}\", id = \"{}\" }}\n\
+         psk = {}\n\
+         ike = [\"{}\"]\n\
+         ike-lifetime = {{ time = \"{}s\", margin = \"{}s\", fuzz = 0 }}\n\
+         encapsulation = \"{encapsulation}\"\n",
+        spec.local.address,
+        spec.local.id,
+        spec.remote.address,
+        spec.remote.id,
+        Value::from(spec.psk.as_str()),
+        spec.ike,
+        spec.ike_lifetime.time.as_secs(),
+        spec.ike_lifetime.margin.as_secs(),
+        name = spec.name,
+    );
+    if let Some(dpd) = spec.dpd {
+        let (delay, timeout) = (dpd.delay.as_secs(), dpd.timeout.as_secs());
+        let _ = writeln!(out, "dpd = {{ delay = \"{delay}s\", timeout = \"{timeout}s\", action = \"restart\" }}");
+    }
+    let _ = write!(
+        out,
+        "\n[connection.{name}.child.{name}]\n\
+         local = [\"{}\"]\n\
+         remote = [\"{}\"]\n\
+         esp = [\"{}\"]\n\
+         lifetime = {{ time = \"{}s\", margin = \"{}s\", fuzz = 0 }}\n\
+         start = \"{start}\"\n",
+        spec.local.network,
+        spec.remote.network,
+        spec.esp,
+        spec.child_lifetime.time.as_secs(),
+        spec.child_lifetime.margin.as_secs(),
+        name = spec.name,
+    );
+    out
+}
+
+/// Reads `simplon status --detail --json`; the lab's gateways have one connection.
+fn read_status(detail: &Value) -> Status {
+    let connection = &detail["connections"][0];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut status = Status { state: text(&connection["state"]), ..Status::default() };
+    for ike in list(&connection["ike_sas"]) {
+        if matches!(ike["state"].as_str(), Some("established" | "rekeying")) {
+            status.established = true;
+            status.ike_sas += 1;
+            status.state = text(&ike["state_name"]);
+            status.ike = text(&ike["suite"]);
+            status.version = ike["version"].as_str().and_then(|v| v.strip_prefix("ikev")?.parse().ok());
+        }
+    }
+    let sas = list(&connection["children"]).flat_map(|child| list(&child["sas"]));
+    let read = |sa: &Value| {
+        let (inbound, outbound) = (&sa["traffic"]["inbound"], &sa["traffic"]["outbound"]);
+        ChildStatus {
+            spi_in: text(&sa["inbound_spi"]),
+            spi_out: text(&sa["outbound_spi"]),
+            esp: text(&sa["suite"]),
+            udp: sa["encapsulation"].as_str().map(|word| word == "udp"),
+            esn: sa["esn"].as_bool(),
+            packets_in: inbound["packets"].as_u64(),
+            packets_out: outbound["packets"].as_u64(),
+            bytes_in: inbound["bytes"].as_u64().unwrap_or(0),
+            bytes_out: outbound["bytes"].as_u64().unwrap_or(0),
+        }
+    };
+    status.children = sas.map(read).collect();
+    status
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests_support::spec;
+
+    #[test]
+    fn the_configuration_says_what_the_connection_says() {
+        let toml = simplon_toml(&spec());
+        for line in [
+            "[connection.Tunnel1]",
+            "version = \"ikev1\"",
+            "remote = { address = \"43.200.61.196\", id = \"43.200.61.196\" }",
+            "psk = \"cloudneta\"",
+            "ike = [\"aes128-sha1-modp1024\"]",
+            "lifetime = { time = \"3600s\", margin = \"540s\", fuzz = 0 }",
+            "start = \"at-once\"",
+        ] {
+            assert!(toml.contains(line), "{line} is not in\n{toml}");
+        }
+    }
+
+    #[test]
+    fn the_status_of_the_daemon_is_read() {
+        let detail = serde_json::json!({ "connections": [{
+            "state": "up",
+            "ike_sas": [{ "state": "established", "state_name": "MM_ACTIVE", "version": "ikev1", "suite": "aes128-sha1" }],
+            "children": [{ "sas": [{
+                "inbound_spi": "0000002a", "outbound_spi": "0000002b", "suite": "aes128-sha1", "esn": false,
+                "encapsulation": "udp",
+                "traffic": { "inbound": { "packets": 3, "bytes": 252 }, "outbound": { "packets": 4, "bytes": 336 } },
+            }] }],
+        }] });
+        let status = read_status(&detail);
+        assert!(status.established);
+        assert_eq!((status.state.as_str(), status.version), ("MM_ACTIVE", Some(1)));
+        let [child] = status.children.as_slice() else { panic!("{:?}", status.children) };
+        assert_eq!((child.packets_in, child.bytes_out, child.udp), (Some(3), 336, Some(true)));
+        assert_eq!(read_status(&serde_json::json!({})), Status::default());
+    }
+}
