@@ -1,1 +1,29 @@
-//! To be written.
+//! A gateway, composed and still pure: the connections of a configuration, the IKE endpoint that negotiates them,
+//! and what the world outside must be like for them, as an ordered list of changes.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`Gateway`] | the machine: configuration, commands, datagrams and ESP events go in; [`Output`]s come out |
+//! | [`plan`] | which policies, devices and routes a configuration asks for, and the way from one plan to another |
+//! | [`mtu`] | how large an inner packet may be, and why |
+//! | [`status`] | what `simplon status` shows; the shapes of `--json` |
+//!
+//! Every child has a policy from the moment its connection is loaded until it is unloaded: packets that match it
+//! are encrypted or dropped, never sent in clear, whether or not there is an SA (RFC 4301 §4.4.1, PROTECT).
+//!
+//! Left out: BGP, BFD and failover between two tunnels of one connection.
+
+mod command;
+mod gateway;
+pub mod mtu;
+mod output;
+pub mod plan;
+mod record;
+pub mod status;
+
+pub use command::{Command, CommandError, RekeyWhat};
+pub use gateway::Gateway;
+pub use output::{
+    Device, DeviceChange, GatewayEvent, Output, PolicyChange, Route, RouteChange, Rule, Severity, Via,
+};
+pub use record::State;

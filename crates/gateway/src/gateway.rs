@@ -1,0 +1,534 @@
+//! The gateway: one machine over the IKE endpoint, the plan of the world outside, and the memory of each connection.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Deadline, Instant, Machine, Random};
+use ike::{CloseReason, Endpoint, PeerId, Rekey};
+use model::{Child, Config, Connection, DpdAction, GatewayOptions, Sources, Start};
+use sa::{ChildLabel, SaChange, SaId};
+
+use crate::command::{Command, CommandError, RekeyWhat, nearest};
+use crate::mtu;
+use crate::output::{GatewayEvent, Output, Severity};
+use crate::plan::{Plan, Wanted};
+use crate::record::{LiveSa, Record};
+use crate::status::{self, Status};
+
+/// Traffic asks for a child at most this often: what fails at once must not be tried with every packet.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The connections of a configuration, negotiated and kept.
+#[derive(Debug)]
+pub struct Gateway {
+    options: GatewayOptions,
+    endpoint: Endpoint,
+    records: BTreeMap<PeerId, Record>,
+    by_name: BTreeMap<Arc<str>, PeerId>,
+    by_sa: BTreeMap<SaId, (PeerId, Arc<str>)>,
+    /// Names of connections that are gone while their last messages are under way.
+    departed: BTreeMap<PeerId, Arc<str>>,
+    last_peer: u32,
+    plan: Plan,
+    own_addresses: Vec<IpAddr>,
+    outputs: VecDeque<Output>,
+}
+
+impl Gateway {
+    /// A gateway without connections. Ports, limits and intervals stay as `options` says; `apply` brings the rest.
+    pub fn new(options: GatewayOptions, random: Random) -> Self {
+        let ike = ike::Options {
+            ports: options.ports,
+            cookie_threshold: options.cookie_threshold as usize,
+            half_open_limit: options.half_open_limit as usize,
+            nat_keepalive: options.nat_keepalive,
+            ..ike::Options::default()
+        };
+        Self {
+            options,
+            endpoint: Endpoint::new(ike, random),
+            records: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_sa: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            last_peer: 0,
+            plan: Plan::default(),
+            own_addresses: Vec::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes a configuration, the first or a new one. Connections that did not change keep their SAs; those that
+    /// changed are taken down and negotiated anew; those that are gone are taken down. The configuration must be
+    /// valid ([`model::validate`]).
+    pub fn apply(&mut self, config: Config, now: Instant) {
+        self.forget_departed();
+        self.take_options(config.gateway);
+        let mut kept: BTreeMap<Arc<str>, PeerId> = BTreeMap::new();
+        let mut start = Vec::new();
+        for connection in config.connections {
+            let name: Arc<str> = connection.name.as_str().into();
+            let known = self.by_name.get(&name).copied();
+            let id = match known {
+                Some(id) if self.records.get(&id).is_some_and(|r| is_same(&r.connection, &connection)) => {
+                    self.take_sources(id, connection, now);
+                    id
+                }
+                Some(_) | None => {
+                    let was_up = known.is_some_and(|old| self.retire(old, "its configuration changed", now));
+                    let id = self.load(connection, now);
+                    start.push((id, was_up));
+                    id
+                }
+            };
+            kept.insert(name, id);
+        }
+        let gone: Vec<PeerId> =
+            self.by_name.iter().filter(|(n, id)| kept.get(*n) != Some(id)).map(|(_, id)| *id).collect();
+        for id in gone {
+            self.retire(id, "it is not in the configuration any more", now);
+        }
+        self.by_name = kept;
+        self.replan();
+        for (id, was_up) in start {
+            let children = match self.records.get(&id) {
+                Some(record) if was_up => {
+                    record.connection.children.iter().map(|child| child.name.as_str().into()).collect()
+                }
+                Some(record) => record.starting_children(),
+                None => Vec::new(),
+            };
+            for child in children {
+                self.endpoint.initiate(id, Some(&child), now);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// Carries out an order.
+    ///
+    /// # Errors
+    /// When no connection or child has the name, or when it cannot be done as things are.
+    pub fn command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
+        let (id, child) = self.find(command.target())?;
+        let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
+        let target = match &child {
+            Some(child) if **child != *record.name => format!("{}/{child}", record.name),
+            Some(_) | None => record.name.to_string(),
+        };
+        match command {
+            Command::Up(_) => {
+                if record.remote.is_none()
+                    && record.sas.is_empty()
+                    && record.connection.remote.address.ip().is_none()
+                    && !matches!(record.connection.remote.address, model::Address::Name(_))
+                {
+                    return Err(CommandError::NoAddress { connection: record.name.to_string() });
+                }
+                record.is_held_down = false;
+                self.tell(id, Severity::Info, "command", format!("{target} is brought up by command"), now);
+                self.endpoint.initiate(id, child.as_deref(), now);
+            }
+            Command::Down(_) => {
+                if child.is_none() {
+                    record.is_held_down = true;
+                }
+                self.tell(id, Severity::Info, "command", format!("{target} is taken down by command"), now);
+                self.endpoint.terminate(id, child.as_deref(), now);
+                if child.is_none()
+                    && let Some(record) = self.records.get_mut(&id)
+                {
+                    record.is_connecting = false;
+                }
+            }
+            Command::Rekey { what, .. } => {
+                if record.sas.is_empty() {
+                    return Err(CommandError::NotUp { connection: record.name.to_string() });
+                }
+                self.tell(id, Severity::Info, "command", format!("{target} is rekeyed by command"), now);
+                self.rekey(id, child.as_deref(), what, now);
+            }
+        }
+        self.pump(now);
+        self.settle(id, "by command", now);
+        Ok(())
+    }
+
+    /// A UDP datagram came in on an IKE port; `payload` is all of it, with the non-ESP marker where it has one.
+    pub fn handle_datagram(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8], now: Instant) {
+        self.endpoint.handle_datagram(local, remote, payload, now);
+        self.pump(now);
+    }
+
+    /// The data path has something to say.
+    pub fn handle_esp_event(&mut self, event: esp::Event, now: Instant) {
+        match event {
+            esp::Event::FirstInbound(id) => self.endpoint.note_first_inbound(id, now),
+            esp::Event::SoftLimit(id) => self.endpoint.note_soft_limit(id, now),
+            esp::Event::HardLimit(id) => self.endpoint.note_hard_limit(id, now),
+            esp::Event::PeerMoved { id, from } => self.endpoint.note_peer_moved(id, from, now),
+            esp::Event::NoSa { label, flow } => self.handle_traffic(&label, flow, now),
+        }
+        self.pump(now);
+    }
+
+    /// Authentic packets came in on this SA since the last call: the peer is alive.
+    pub fn note_alive(&mut self, id: SaId, now: Instant) {
+        self.endpoint.note_alive(id, now);
+    }
+
+    /// Says which addresses the shell found for a connection: ours towards the peer (a route's source), and the
+    /// peer's where the configuration has a name.
+    pub fn set_addresses(&mut self, connection: &str, local: Option<IpAddr>, remote: Option<IpAddr>, now: Instant) {
+        let Some(id) = self.by_name.get(connection).copied() else { return };
+        let Some(record) = self.records.get_mut(&id) else { return };
+        let configured = (record.connection.local.address.ip(), record.connection.remote.address.ip());
+        let found = (configured.0.or(local), configured.1.or(remote));
+        let moved = found.1 != record.remote;
+        if found == (record.local, record.remote) {
+            return;
+        }
+        (record.local, record.remote) = found;
+        if moved {
+            self.replan();
+        }
+        self.endpoint.set_addresses(id, local, remote, now);
+        self.pump(now);
+    }
+
+    /// Says what the MTU of the outer path of a connection is, in bytes.
+    pub fn set_path_mtu(&mut self, connection: &str, mtu: u16, _now: Instant) {
+        let record = self.by_name.get(connection).and_then(|id| self.records.get_mut(id));
+        if let Some(record) = record.filter(|record| record.outer_mtu != mtu) {
+            record.outer_mtu = mtu;
+            self.outputs.extend(record.sas.keys().map(|(_, id)| Output::OuterMtu { id: *id, mtu }));
+            self.replan();
+        }
+    }
+
+    /// Says which addresses this host has, without those of its tunnels.
+    pub fn set_own_addresses(&mut self, addresses: Vec<IpAddr>, _now: Instant) {
+        if self.own_addresses != addresses {
+            self.own_addresses = addresses;
+            self.replan();
+        }
+    }
+
+    /// Takes everything down, tells the peers, and forgets all connections.
+    pub fn shut_down(&mut self, now: Instant) {
+        for id in self.by_name.values().copied().collect::<Vec<_>>() {
+            self.retire(id, "the gateway stops", now);
+        }
+        self.by_name.clear();
+        self.replan();
+        self.pump(now);
+    }
+
+    /// The connections, by name.
+    pub fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.by_name.values().filter_map(|id| Some(&self.records.get(id)?.connection))
+    }
+
+    /// What the options are. Ports, limits and intervals are those of the start.
+    pub fn options(&self) -> &GatewayOptions {
+        &self.options
+    }
+
+    /// How everything is.
+    pub fn status(&self, now: Instant) -> Status {
+        status::of(
+            &self.options,
+            &self.endpoint,
+            self.by_name.values().filter_map(|id| Some((*id, self.records.get(id)?))),
+            now,
+        )
+    }
+
+    /// Adds a connection. What follows from it is planned, and begun, afterwards.
+    fn load(&mut self, connection: Connection, now: Instant) -> PeerId {
+        self.last_peer += 1;
+        let id = PeerId(self.last_peer);
+        let connection = Arc::new(connection);
+        self.endpoint.upsert_peer(id, connection.clone(), now);
+        self.records.insert(id, Record::new(connection, now));
+        self.tell(
+            id,
+            Severity::Info,
+            "loaded",
+            "loaded; its traffic is encrypted or dropped from now on".to_owned(),
+            now,
+        );
+        id
+    }
+
+    /// Takes a connection down for good; says whether it was up or about to be.
+    fn retire(&mut self, id: PeerId, why: &str, now: Instant) -> bool {
+        self.tell(id, Severity::Info, "unloaded", format!("taken down: {why}"), now);
+        self.endpoint.remove_peer(id, now);
+        self.pump(now);
+        let Some(record) = self.records.remove(&id) else { return false };
+        self.by_sa.retain(|_, (peer, _)| *peer != id);
+        self.departed.insert(id, record.name);
+        !record.sas.is_empty() || record.is_connecting
+    }
+
+    /// An unchanged connection may stand on other lines now.
+    fn take_sources(&mut self, id: PeerId, connection: Connection, now: Instant) {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        if record.connection.sources != connection.sources {
+            record.connection = Arc::new(connection);
+            self.endpoint.upsert_peer(id, record.connection.clone(), now);
+        }
+    }
+
+    fn take_options(&mut self, options: GatewayOptions) {
+        let fixed =
+            |o: &GatewayOptions| (o.listen.clone(), o.ports, o.cookie_threshold, o.half_open_limit, o.nat_keepalive);
+        if fixed(&self.options) != fixed(&options) {
+            let text = "addresses, ports, limits and keepalive interval of the gateway change with its next start";
+            self.outputs.push_back(Output::Event(GatewayEvent {
+                connection: None,
+                severity: Severity::Warning,
+                name: "options",
+                text: text.to_owned(),
+            }));
+        }
+        self.options.install_routes = options.install_routes;
+        self.options.route_table = options.route_table;
+        self.options.manage_sysctl = options.manage_sysctl;
+    }
+
+    fn forget_departed(&mut self) {
+        let alive: std::collections::BTreeSet<_> = self.endpoint.sas().iter().filter_map(|sa| sa.peer).collect();
+        self.departed.retain(|id, _| alive.contains(id));
+    }
+
+    /// The connection, and the child where one is named, that a target means.
+    fn find(&self, target: &str) -> Result<(PeerId, Option<Arc<str>>), CommandError> {
+        if let Some(id) = self.by_name.get(target) {
+            return Ok((*id, None));
+        }
+        if let Some((connection, child)) = target.rsplit_once('/')
+            && let Some((id, record)) = self.by_name.get(connection).and_then(|id| Some((*id, self.records.get(id)?)))
+        {
+            let names = || record.connection.children.iter().map(|c| c.name.as_str());
+            return match names().find(|name| *name == child) {
+                Some(name) => Ok((id, Some(name.into()))),
+                None => Err(CommandError::UnknownChild {
+                    connection: connection.to_owned(),
+                    child: child.to_owned(),
+                    nearest: nearest(child, names()),
+                }),
+            };
+        }
+        let has_child = |r: &&Record| r.connection.children.iter().any(|c| c.name == target);
+        let mut with_child = self.by_name.values().filter(|id| self.records.get(id).as_ref().is_some_and(has_child));
+        if let (Some(id), None) = (with_child.next(), with_child.next()) {
+            return Ok((*id, Some(target.into())));
+        }
+        let nearest = nearest(target, self.by_name.keys().map(|name| &**name));
+        Err(CommandError::UnknownConnection { name: target.to_owned(), nearest })
+    }
+
+    fn rekey(&mut self, id: PeerId, child: Option<&str>, what: RekeyWhat, now: Instant) {
+        match (what, child) {
+            (RekeyWhat::Ike, _) => self.endpoint.rekey(id, Rekey::Ike, now),
+            (RekeyWhat::Children, None) => self.endpoint.rekey(id, Rekey::Children, now),
+            (RekeyWhat::Children, Some(child)) => {
+                let Some(record) = self.records.get(&id) else { return };
+                // The newest of the child's SAs is the one in use; ending its volume early renews it alone.
+                let newest = record.sas.keys().filter(|(name, _)| **name == *child).map(|(_, sa)| *sa).max();
+                if let Some(sa) = newest {
+                    self.endpoint.note_soft_limit(sa, now);
+                }
+            }
+        }
+    }
+
+    /// A packet waits for a child that has no SA.
+    fn handle_traffic(&mut self, label: &ChildLabel, flow: packet::FlowKey, now: Instant) {
+        let Some(id) = self.by_name.get(&label.connection).copied() else { return };
+        let Some(record) = self.records.get_mut(&id) else { return };
+        let Some(child) = record.connection.children.iter().find(|child| *child.name == *label.child) else { return };
+        if record.is_held_down || !comes_with_traffic(&record.connection, child) {
+            return;
+        }
+        let asked = record.asked.get(&label.child);
+        if asked.is_some_and(|asked| now.saturating_since(*asked) < ASK_AGAIN) {
+            return;
+        }
+        record.asked.insert(label.child.clone(), now);
+        let text = format!("a packet from {} to {} waits for {label}", flow.source, flow.destination);
+        self.tell(id, Severity::Info, "traffic", text, now);
+        self.endpoint.initiate(id, Some(&label.child), now);
+    }
+
+    /// Puts out the way from the old plan to the new one.
+    fn replan(&mut self) {
+        let wanted: Vec<Wanted<'_>> = self
+            .by_name
+            .values()
+            .filter_map(|id| self.records.get(id))
+            .map(|record| Wanted {
+                connection: &record.connection,
+                remote: record.remote,
+                outer_mtu: record.outer_mtu,
+                sas: record.newest_sas(),
+            })
+            .collect();
+        let next = Plan::of(&self.options, &wanted, &self.own_addresses);
+        self.outputs.extend(self.plan.changes_to(&next));
+        self.plan = next;
+    }
+
+    /// Takes what the endpoint says, in order.
+    fn pump(&mut self, now: Instant) {
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                ike::Output::Transmit(transmit) => self.outputs.push_back(Output::Transmit(transmit)),
+                ike::Output::Sa(change) => self.take_change(change),
+                ike::Output::Event(event) => self.take_event(event, now),
+            }
+        }
+    }
+
+    fn take_change(&mut self, change: SaChange) {
+        let mut outer_mtu = None;
+        match &change {
+            SaChange::Install(sa) => {
+                let id = self.by_name.get(&sa.label.connection).copied();
+                if let Some((id, record)) = id.and_then(|id| Some((id, self.records.get_mut(&id)?))) {
+                    let live = LiveSa { suite: sa.suite, path: sa.path };
+                    record.sas.insert((sa.label.child.clone(), sa.id), live);
+                    self.by_sa.insert(sa.id, (id, sa.label.child.clone()));
+                    outer_mtu = (record.outer_mtu != mtu::DEFAULT_OUTER).then_some((sa.id, record.outer_mtu));
+                }
+            }
+            SaChange::Remove(id) => {
+                if let Some((peer, child)) = self.by_sa.remove(id)
+                    && let Some(record) = self.records.get_mut(&peer)
+                {
+                    record.sas.remove(&(child, *id));
+                }
+            }
+            SaChange::Move { id, path } => {
+                if let Some((peer, child)) = self.by_sa.get(id)
+                    && let Some(record) = self.records.get_mut(peer)
+                    && let Some(sa) = record.sas.get_mut(&(child.clone(), *id))
+                {
+                    sa.path = *path;
+                }
+            }
+            SaChange::Activate(_) => {}
+        }
+        let replans = !matches!(change, SaChange::Activate(_));
+        self.outputs.push_back(Output::Sa(change));
+        self.outputs.extend(outer_mtu.map(|(id, mtu)| Output::OuterMtu { id, mtu }));
+        if replans {
+            self.replan_for_sas();
+        }
+    }
+
+    /// SAs change devices' MTUs, and routes that wait for a peer to be seen. With many connections whose plan no SA
+    /// can change, working it out again would cost more than the handshake.
+    fn replan_for_sas(&mut self) {
+        let depends = |record: &Record| {
+            record.remote.is_none()
+                || record.connection.children.iter().any(|c| c.routing != model::Routing::Policy && c.mtu.is_none())
+        };
+        if self.by_name.values().filter_map(|id| self.records.get(id)).any(depends) {
+            self.replan();
+        }
+    }
+
+    fn take_event(&mut self, event: ike::Event, now: Instant) {
+        let told = status::sentence(&event);
+        let id = match &event {
+            ike::Event::Connecting { peer, .. }
+            | ike::Event::IkeUp { peer, .. }
+            | ike::Event::IkeDown { peer, .. }
+            | ike::Event::ChildUp { peer, .. }
+            | ike::Event::ChildDown { peer, .. }
+            | ike::Event::PeerMoved { peer, .. } => Some(*peer),
+            ike::Event::Failed { peer, .. } => *peer,
+        };
+        match id {
+            Some(id) => self.tell(id, told.severity, told.name, told.text.clone(), now),
+            None => self.outputs.push_back(Output::Event(GatewayEvent { connection: None, ..told.clone() })),
+        }
+        let Some((id, record)) = id.and_then(|id| Some((id, self.records.get_mut(&id)?))) else { return };
+        match event {
+            ike::Event::Connecting { .. } => record.is_connecting = true,
+            ike::Event::IkeUp { rekeyed, .. } => record.is_connecting |= !rekeyed && record.sas.is_empty(),
+            ike::Event::IkeDown { reason, .. } => {
+                // A duplicate that goes says nothing about the one that stays.
+                record.is_connecting &= reason == CloseReason::Replaced;
+            }
+            ike::Event::ChildUp { .. } => {
+                record.is_connecting = false;
+                record.last_failure = None;
+            }
+            ike::Event::ChildDown { .. } | ike::Event::PeerMoved { .. } => {}
+            ike::Event::Failed { failure, .. } => {
+                record.is_connecting = false;
+                record.last_failure = Some((now, *failure));
+            }
+        }
+        self.settle(id, &told.text, now);
+    }
+
+    /// Sets the state right after something happened, and tells when it changed.
+    fn settle(&mut self, id: PeerId, why: &str, now: Instant) {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        if let Some((old, new)) = record.settle(why, now) {
+            let text = format!("{old} -> {new}: {why}");
+            let connection = Some(record.name.clone());
+            let event = GatewayEvent { connection, severity: Severity::Debug, name: "state", text };
+            self.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    /// Tells of something about a connection, and remembers it.
+    fn tell(&mut self, id: PeerId, severity: Severity, name: &'static str, text: String, now: Instant) {
+        let connection = match self.records.get_mut(&id) {
+            Some(record) => {
+                if severity > Severity::Debug {
+                    record.note(text.clone(), now);
+                }
+                Some(record.name.clone())
+            }
+            None => self.departed.get(&id).cloned(),
+        };
+        self.outputs.push_back(Output::Event(GatewayEvent { connection, severity, name, text }));
+    }
+}
+
+impl Machine for Gateway {
+    type Output = Output;
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+        self.pump(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.endpoint.poll_timeout()
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}
+
+/// Whether two connections mean the same, wherever they are written.
+fn is_same(a: &Connection, b: &Connection) -> bool {
+    let bare = |c: &Connection| Connection { sources: Sources::default(), ..c.clone() };
+    bare(a) == bare(b)
+}
+
+/// Whether a packet brings the child up.
+fn comes_with_traffic(connection: &Connection, child: &Child) -> bool {
+    child.start == Start::OnTraffic || connection.dpd.is_some_and(|dpd| dpd.action == DpdAction::Hold)
+}

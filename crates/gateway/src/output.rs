@@ -1,0 +1,135 @@
+//! What comes out of the gateway: everything that the shell must do, in order.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use sa::{ChildLabel, SaChange, SaId};
+
+/// One thing to do or to tell. Order is part of the answer: what is said first must be in effect before what
+/// follows is done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit(ike::Transmit),
+    /// Change the SAs that carry packets.
+    Sa(SaChange),
+    /// Tell the data path the MTU of the outer path of an SA, in bytes.
+    OuterMtu {
+        /// The SA.
+        id: SaId,
+        /// The largest outer packet.
+        mtu: u16,
+    },
+    /// Change which packets must be encrypted.
+    Policy(PolicyChange),
+    /// Change a TUN device.
+    Device(DeviceChange),
+    /// Change a route of the kernel.
+    Route(RouteChange),
+    /// Tell a person.
+    Event(GatewayEvent),
+}
+
+/// A change to the policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyChange {
+    /// From now on what it names is encrypted or dropped, and nothing like it is accepted in clear; in place of an
+    /// older one of the same label.
+    Install(esp::Policy),
+    /// No more. Its SAs are gone already.
+    Remove(ChildLabel),
+}
+
+/// A TUN device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Its name, at most 15 bytes.
+    pub name: Arc<str>,
+    /// Its own addresses.
+    pub addresses: Vec<IpNet>,
+    /// The largest packet it takes, in bytes.
+    pub mtu: u16,
+}
+
+/// A change to the TUN devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Make it, give it its addresses and MTU, and set it up.
+    Create(Device),
+    /// Make its addresses and MTU these.
+    Configure(Device),
+    /// Remove it.
+    Remove(Arc<str>),
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// Into this TUN device.
+    Device(Arc<str>),
+    /// Out of this table: the next rule decides. It keeps a tunnel's own packets, and traffic between our own
+    /// networks, out of a route that covers everything.
+    Throw,
+}
+
+/// A route of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Packets to here.
+    pub destination: IpNet,
+    /// Where they go.
+    pub via: Via,
+    /// The routing table; `None` is the main table.
+    pub table: Option<u32>,
+    /// The source address of packets that choose none.
+    pub source: Option<IpAddr>,
+}
+
+/// A rule of the kernel: which table is asked, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Whether it is for IPv6.
+    pub ipv6: bool,
+    /// Lower ones are asked first; the main table's is 32,766.
+    pub priority: u32,
+    /// The table.
+    pub table: u32,
+}
+
+/// A change to the routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteChange {
+    /// From now on.
+    Add(Route),
+    /// No more.
+    Remove(Route),
+    /// Ask a table of ours.
+    AddRule(Rule),
+    /// No more.
+    RemoveRule(Rule),
+}
+
+/// How much a person should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// For whoever looks for a fault.
+    Debug,
+    /// Something changed.
+    Info,
+    /// Something needs a person.
+    Warning,
+}
+
+/// Something that happened and why, in one sentence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayEvent {
+    /// The connection it is about, where it is about one.
+    pub connection: Option<Arc<str>>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Its stable name, such as `child_up`.
+    pub name: &'static str,
+    /// The sentence, without a full stop.
+    pub text: String,
+}
