@@ -67,7 +67,7 @@ impl InboundSa {
             spi: child.inbound_spi,
             transform: Transform::new(child.suite, &child.keys.inbound)?,
             window: Window::new(child.replay_window),
-            meter: Meter::new(child.limits, child.suite.esn),
+            meter: Meter::new(child.limits, child.suite),
             local: child.local.as_slice().into(),
             remote: child.remote.as_slice().into(),
             spent: (0, 0),

@@ -7,7 +7,7 @@
 //! | [`OutboundSa`], [`InboundSa`] | one direction of an SA each: `seal` and `open` in place, no allocation |
 //! | [`window`] | the replay window and extended sequence numbers (RFC 4303 §3.4.3, App. A) |
 //! | [`Outbounds`], [`Inbounds`], [`DataPath`] | the tables of a data-path worker, driven by [`sa::SaChange`] |
-//! | [`admit`] | fragmenting before encryption, or telling the sender (RFC 4301 §8, RFC 1191) |
+//! | [`mod@admit`] | fragmenting before encryption, or telling the sender (RFC 4301 §8, RFC 1191) |
 //! | [`ecn`] | congestion marks across the tunnel (RFC 6040) |
 //! | [`Dropped`], [`Counters`] | every packet that is not passed on, by reason |
 //!

@@ -1,8 +1,9 @@
 //! How long an SA may be used (RFC 4301 §4.4.2.1): soft limits ask for a new one, hard ones end it.
 
 use base::Instant;
+use base::algorithm::Encryption;
 use model::Lifetime;
-use sa::Limits;
+use sa::{ChildSuite, Limits};
 
 /// A limit of volume that was reached. Each is reported once per SA and direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,11 @@ pub enum Limit {
 /// The last sequence number that is sent without ESN (RFC 4303 §2.2: it must not cycle).
 pub(crate) const LAST_SHORT_SEQUENCE: u64 = u32::MAX as u64;
 
+/// With blocks of 64 bits, ciphertext blocks begin to collide, and tell about plaintext, long before
+/// 2^32 of them; after 2^27 the odds are 1 in 2,000. Deliberate: SP 800-67 stops at 2^20 blocks, which
+/// would rekey every second on a fast line; and this only rekeys, it does not stop.
+const SHORT_BLOCK_BYTES: u64 = 1 << 30;
+
 /// The limits of one direction, those of the sequence number included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
@@ -23,10 +29,14 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Limits as agreed; without ESN the SA ends with its sequence numbers, and is rekeyed before.
-    pub(crate) fn new(mut limits: Limits, esn: bool) -> Self {
-        if !esn {
-            let at_most = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
+    /// Limits as agreed, and what the suite adds: without ESN the SA ends with its sequence numbers,
+    /// and is rekeyed before.
+    pub(crate) fn new(mut limits: Limits, suite: ChildSuite) -> Self {
+        let at_most = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
+        if suite.encryption == Encryption::TripleDesCbc {
+            limits.soft_bytes = at_most(limits.soft_bytes, SHORT_BLOCK_BYTES);
+        }
+        if !suite.esn {
             limits.soft_packets = at_most(limits.soft_packets, Lifetime::soft(LAST_SHORT_SEQUENCE));
             limits.hard_packets = at_most(limits.hard_packets, LAST_SHORT_SEQUENCE);
         }
@@ -60,19 +70,33 @@ fn reached(used: u64, limit: Option<u64>) -> bool {
 mod tests {
     use super::*;
 
+    fn gcm(esn: bool) -> ChildSuite {
+        ChildSuite { encryption: Encryption::Aes128Gcm, integrity: None, esn }
+    }
+
+    #[test]
+    fn triple_des_is_rekeyed_after_a_gibibyte_or_sooner() {
+        let suite = ChildSuite { encryption: Encryption::TripleDesCbc, ..gcm(true) };
+        let soft = |limit| Meter::new(Limits { soft_bytes: limit, ..Limits::default() }, suite);
+        assert_eq!(soft(None).reached(0, (1 << 30) - 1), None);
+        assert_eq!(soft(None).reached(0, 1 << 30), Some(Limit::Soft));
+        assert_eq!(soft(Some(5)).reached(0, 5), Some(Limit::Soft));
+        assert_eq!(Meter::new(Limits::default(), gcm(true)).reached(0, 1 << 40), None);
+    }
+
     #[test]
     fn without_esn_the_sequence_numbers_are_a_limit_of_their_own() {
-        let short = Meter::new(Limits::default(), false);
+        let short = Meter::new(Limits::default(), gcm(false));
         assert_eq!(short.reached(3_435_973_835, 0), None);
         assert_eq!(short.reached(3_435_973_836, 0), Some(Limit::Soft));
         assert_eq!(short.reached(u64::from(u32::MAX), 0), Some(Limit::Hard));
-        let long = Meter::new(Limits::default(), true);
+        let long = Meter::new(Limits::default(), gcm(true));
         assert_eq!(long.reached(u64::MAX, u64::MAX), None);
     }
 
     #[test]
     fn a_hard_limit_of_time_holds_from_its_moment_on() {
-        let meter = Meter::new(Limits { hard_time: Some(Instant::from_micros(5)), ..Limits::default() }, true);
+        let meter = Meter::new(Limits { hard_time: Some(Instant::from_micros(5)), ..Limits::default() }, gcm(true));
         assert!(!meter.is_over(0, 0, Instant::from_micros(4)));
         assert!(meter.is_over(0, 0, Instant::from_micros(5)));
     }

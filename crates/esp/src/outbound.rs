@@ -74,7 +74,7 @@ impl OutboundSa {
             id: child.id,
             spi: child.outbound_spi,
             transform: Transform::new(child.suite, &child.keys.outbound)?,
-            meter: Meter::new(child.limits, child.suite.esn),
+            meter: Meter::new(child.limits, child.suite),
             copy_dscp: child.copy_dscp,
             next: AtomicU64::new(first),
             packets: AtomicU64::new(0),
