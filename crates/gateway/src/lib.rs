@@ -23,7 +23,5 @@ pub mod status;
 
 pub use command::{Command, CommandError, RekeyWhat};
 pub use gateway::Gateway;
-pub use output::{
-    Device, DeviceChange, GatewayEvent, Output, PolicyChange, Route, RouteChange, Rule, Severity, Via,
-};
+pub use output::{Device, DeviceChange, GatewayEvent, Output, PolicyChange, Route, RouteChange, Rule, Severity, Via};
 pub use record::State;

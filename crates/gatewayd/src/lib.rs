@@ -1,1 +1,3 @@
-//! To be written.
+//! The shell of a gateway.
+
+pub mod data;
