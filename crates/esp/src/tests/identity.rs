@@ -148,6 +148,21 @@ fn authentic_content_is_judged_by_padding_next_header_and_version() {
 }
 
 #[test]
+fn a_packet_of_a_length_that_the_suite_cannot_make_is_malformed() {
+    for suite in suites() {
+        let (out, mut inn) = pair(&child(1, suite));
+        let esp = seal(&out, &udp(A, B, 60));
+        let frame = out.layout().payload_at() + out.layout().icv_len();
+        for len in 8..esp.len() {
+            let block = suite.encryption.block_len();
+            let can_be = len >= frame + 2 && (len - frame) % block == 0;
+            let verdict = if can_be { Dropped::BadIntegrity } else { Dropped::Malformed };
+            assert_eq!(open(&mut inn, &esp[..len]), Err(verdict), "{suite} {len}");
+        }
+    }
+}
+
+#[test]
 fn a_packet_arrives_once() {
     let (out, mut inn) = pair(&child(1, gcm(false)));
     let inner = udp(A, B, 100);

@@ -166,6 +166,34 @@ fn plaintext_that_a_policy_wants_encrypted_is_recognised() {
 }
 
 #[test]
+fn of_selectors_for_the_same_prefixes_fewer_ports_win_and_then_the_younger_sa() {
+    let mut path = DataPath::new();
+    let with = |id: u64, ports| {
+        let remote = vec![TrafficSelector { protocol: 17, ports, ..net("10.2.0.0/16") }];
+        ChildSa { label: label(&id.to_string()), remote, ..child(id, gcm(false)) }
+    };
+    for (id, ports, found) in [
+        (1, (50, 60), 1),
+        (2, (0, u16::MAX), 1),
+        (3, (53, 53), 3),
+        (4, (52, 55), 3),
+        (5, (53, 53), 5),
+        (6, (53, 54), 5),
+    ] {
+        up(&mut path, &with(id, ports));
+        assert_eq!(sent_by(&mut path, &udp(A, B, 100)), Ok(found), "{id}");
+    }
+}
+
+#[test]
+fn the_mtu_does_not_fall_below_what_every_host_takes() {
+    let mut path = DataPath::new();
+    up(&mut path, &child(1, gcm(false)));
+    path.set_outer_mtu(SaId(1), 60).unwrap();
+    assert_eq!(path.outbounds.mtu(SaId(1)), Some(68));
+}
+
+#[test]
 fn each_device_has_its_own_tunnel_and_an_unknown_one_has_none() {
     let mut path = DataPath::new();
     for (id, name) in [(1, "vti1"), (2, "vti2")] {
@@ -265,6 +293,25 @@ fn segment_sizes_are_lowered_in_both_directions_unless_told_not_to() {
     assert_eq!(mss(None, Some(0)), Some(1398));
     assert_eq!(mss(Some(1379), Some(0)), Some(1379));
     assert_eq!(mss(Some(0), Some(1300)), Some(1300));
+}
+
+#[test]
+fn a_segment_size_chosen_for_ipv4_is_not_too_large_for_ipv6() {
+    let (a, b) = ("[fd00::1]:1".parse().unwrap(), "[fd00::2]:2".parse().unwrap());
+    let mut syn = build::tcp(a, b, Tcp::SYN, 1, &[2, 4, 5, 0xb4], b"").unwrap();
+    let mut path = DataPath::new();
+    up(&mut path, &ChildSa { mtu: Some(1436), mss: Some(1396), ..child(1, gcm(false)) });
+    path.outbounds.send(Via::Policy, &mut syn, |_| {}, NOW).unwrap();
+    assert_eq!(Tcp::parse(&syn[40..]).unwrap().mss(), Some(1376));
+}
+
+#[test]
+fn pieces_that_a_limit_cuts_off_are_reported() {
+    let limits = Limits { hard_packets: Some(1), ..Limits::default() };
+    let (mut left, _) = ends(&ChildSa { limits, df: DfPolicy::Clear, ..child(1, gcm(false)) });
+    let mut pieces = 0;
+    let result = left.outbounds.send(Via::Policy, &mut udp(A, B, 1500), |_| pieces += 1, NOW);
+    assert_eq!((result, pieces), (Err(Dropped::Expired), 1));
 }
 
 #[test]
