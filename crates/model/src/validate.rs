@@ -105,7 +105,7 @@ fn check_proposals(connection: &Connection, found: &mut Found) {
         if proposal.encryption.is_empty() || proposal.groups.is_empty() || proposal.prf.is_empty() {
             let message = format!("phase 1 proposal {proposal} needs encryption, a hash and a group");
             found.error(connection, Setting::Ike, message);
-        } else if aead && plain || plain && proposal.integrity.is_empty() {
+        } else if plain && (aead || proposal.integrity.is_empty()) {
             let message = format!("phase 1 proposal {proposal} does not say how integrity is kept");
             found.error(connection, Setting::Ike, message);
         }
@@ -118,11 +118,8 @@ fn check_proposals(connection: &Connection, found: &mut Found) {
     for (child, proposal) in connection.children.iter().flat_map(|child| child.esp.iter().map(move |p| (child, p))) {
         let aead = proposal.encryption.iter().any(|e| e.is_aead());
         let plain = proposal.encryption.iter().any(|e| !e.is_aead());
-        if proposal.encryption.is_empty()
-            || proposal.esn.is_empty()
-            || aead && plain
-            || plain && proposal.integrity.is_empty()
-        {
+        let is_guarded = !plain || !aead && !proposal.integrity.is_empty();
+        if proposal.encryption.is_empty() || proposal.esn.is_empty() || !is_guarded {
             let message = format!("phase 2 proposal {proposal} of {} needs encryption and integrity", child.name);
             found.error(connection, Setting::Esp, message);
         }
