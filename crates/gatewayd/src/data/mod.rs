@@ -48,6 +48,18 @@ pub struct Options {
     pub ports: Ports,
     /// The clock of the whole process: ESP and IKE must see the same time.
     pub clock: Clock,
+    /// Whether the kernel's offloads are used where it has them.
+    pub offloads: Offloads,
+}
+
+/// Whether super-packets pass between the kernel and the data path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offloads {
+    /// Where the kernel and the path let them pass.
+    #[default]
+    Auto,
+    /// One packet at a time, for whoever looks for a fault.
+    Off,
 }
 
 /// Something the worker is told. Orders are carried out one after the other.
@@ -99,6 +111,16 @@ pub enum Report {
     Esp(esp::Event),
     /// Authentic packets arrived on this SA; at most once a second an SA.
     Alive(SaId),
+    /// The path towards this address takes outer packets of at most this many bytes, IP header included: the kernel
+    /// refused a larger one. The SAs of this peer know it already; devices are the control side's to change.
+    PathMtu {
+        /// The peer.
+        remote: IpAddr,
+        /// Bytes.
+        mtu: u16,
+    },
+    /// Something is missing, or ends, that the data path can do without: a sentence without a full stop.
+    Notice(String),
     /// An order could not be carried out: which, and why, in a sentence without a full stop.
     Refused(String),
     /// The worker has ended and passes no more packets; why, when it was not told to.
