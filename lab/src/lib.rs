@@ -2,7 +2,7 @@
 //!
 //! [`scenario::run`] builds the ground of a scenario ([`topology`] over [`netns`], [`nat`]), puts
 //! a gateway at each end ([`peer`]), plays the steps and checks what must hold; [`capture`] and
-//! [`wire`] look at everything that passes between the gateways. [`matrix`] lists all
+//! [`wire`] look at everything that passes between the gateways. [`matrix`](mod@matrix) lists all
 //! combinations. The lab may sleep and read the clock: it waits for real programs.
 //!
 //! Left out: delay and reordering of packets, which need a kernel with netem.
@@ -11,6 +11,7 @@ pub mod capture;
 mod clock;
 pub mod error;
 mod interrupt;
+pub mod matrix;
 pub mod nat;
 pub mod netns;
 pub mod peer;
@@ -18,13 +19,16 @@ mod ping;
 pub mod report;
 pub mod rootless;
 pub mod scenario;
+mod session;
 pub mod shell;
 pub mod spec;
 pub mod topology;
 pub mod wire;
 
 pub use error::{Error, Result};
+pub use matrix::{Case, Outcome, matrix, run_all};
 pub use peer::PeerKind;
 pub use report::Report;
 pub use scenario::{Initiator, Options, Scenario, run};
+pub use session::shell;
 pub use spec::{Encapsulation, Suite, Version};

@@ -7,18 +7,19 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::rootless::Outside;
 use crate::shell::{Output, Process, Shell};
 
 /// Where `ip netns` keeps its names.
@@ -44,9 +45,15 @@ impl Lab {
     /// When its private directory cannot be made.
     pub fn new(shell: &Shell) -> Result<Self> {
         let guard = interrupt::Guard::new();
-        remove_leftovers(shell)?;
-        let id = format!("s{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let dir = std::env::temp_dir().join(format!("simplon-lab-{id}{}", nix::unistd::getuid()));
+        let outside = Outside::of_this_process();
+        // In namespaces of its own there is nothing of others, and no pid means what it says.
+        if outside.is_none() {
+            remove_leftovers(shell)?;
+            remove_leftover_directories();
+        }
+        let me = outside.unwrap_or(Outside { uid: nix::unistd::getuid().as_raw(), pid: std::process::id() });
+        let id = format!("s{}-{}-", me.pid, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(format!("simplon-lab-{id}{}", me.uid));
         // `create` fails where something of that name already is: nobody else's directory is used.
         fs::DirBuilder::new()
             .mode(0o700)
@@ -93,7 +100,7 @@ impl Lab {
         let node = Node { name: name.into(), netns: format!("{}{name}", self.id), shell: self.shell.clone() };
         self.shell.run(&["ip", "netns", "add", &node.netns])?;
         self.nodes.borrow_mut().push(node.clone());
-        node.ip(&["link", "set", "lo", "up"])?;
+        node.ip(&["link", "set", "dev", "lo", "up"])?;
         // No duplicate address detection: an address is usable at once.
         node.sysctl(&["net.ipv6.conf.default.accept_dad=0", "net.ipv4.conf.default.rp_filter=0"])?;
         Ok(node)
@@ -113,8 +120,8 @@ impl Lab {
         self.shell.run(&[
             "ip", "link", "add", a.1, "netns", &a.0.netns, "type", "veth", "peer", "name", b.1, "netns", &b.0.netns,
         ])?;
-        a.0.ip(&["link", "set", a.1, "up"])?;
-        b.0.ip(&["link", "set", b.1, "up"])?;
+        a.0.ip(&["link", "set", "dev", a.1, "up"])?;
+        b.0.ip(&["link", "set", "dev", b.1, "up"])?;
         Ok(())
     }
 }
@@ -193,7 +200,7 @@ impl Node {
     pub fn bridge(&self, name: &str, address: &str) -> Result<()> {
         self.ip(&["link", "add", name, "type", "bridge"])?;
         self.address(name, address)?;
-        self.ip(&["link", "set", name, "up"]).map(drop)
+        self.ip(&["link", "set", "dev", name, "up"]).map(drop)
     }
 
     /// Plugs an interface into a bridge.
@@ -202,7 +209,7 @@ impl Node {
     ///
     /// When it fails.
     pub fn plug(&self, dev: &str, bridge: &str) -> Result<()> {
-        self.ip(&["link", "set", dev, "master", bridge, "up"]).map(drop)
+        self.ip(&["link", "set", "dev", dev, "master", bridge, "up"]).map(drop)
     }
 
     /// Makes a TAP interface for a guest, up.
@@ -212,7 +219,7 @@ impl Node {
     /// When it fails.
     pub fn tap(&self, name: &str) -> Result<()> {
         self.ip(&["tuntap", "add", "dev", name, "mode", "tap"])?;
-        self.ip(&["link", "set", name, "up"]).map(drop)
+        self.ip(&["link", "set", "dev", name, "up"]).map(drop)
     }
 
     /// Makes it a router, without ICMP redirects: one-armed gateways are wanted here.
@@ -321,7 +328,7 @@ fn is_dead(pid: u32) -> bool {
     !Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// Removes the namespaces and directories of labs whose process is gone.
+/// Removes the namespaces of labs whose process is gone.
 fn remove_leftovers(shell: &Shell) -> Result<()> {
     for name in names_in(Path::new(NETNS_DIR)) {
         if owner_of(&name).is_some_and(is_dead) {
@@ -331,13 +338,20 @@ fn remove_leftovers(shell: &Shell) -> Result<()> {
             let _ = shell.output(&["ip", "netns", "del", &name])?;
         }
     }
+    Ok(())
+}
+
+/// Removes this user's directories of labs whose process is gone.
+pub(crate) fn remove_leftover_directories() {
     let temp = std::env::temp_dir();
     for name in names_in(&temp) {
-        if name.strip_prefix("simplon-lab-").and_then(owner_of).is_some_and(is_dead) {
-            let _ = fs::remove_dir_all(temp.join(name));
+        let path = temp.join(&name);
+        let is_ours =
+            || fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir() && meta.uid() == geteuid().as_raw());
+        if name.strip_prefix("simplon-lab-").and_then(owner_of).is_some_and(is_dead) && is_ours() {
+            let _ = fs::remove_dir_all(&path);
         }
     }
-    Ok(())
 }
 
 fn names_in(dir: &Path) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::rootless::Outside;
 use crate::shell::{Shell, installed};
 
 /// The kernel.
@@ -115,7 +116,7 @@ fn directory() -> PathBuf {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) => PathBuf::from(dir),
         // In a namespace of its own, an ordinary user is root too: HOME tells them apart.
-        None if nix::unistd::getuid().is_root() && crate::rootless::is_inside().is_none() => "/var/cache".into(),
+        None if nix::unistd::getuid().is_root() && Outside::of_this_process().is_none() => "/var/cache".into(),
         None => home().unwrap_or_else(std::env::temp_dir),
     };
     cache.join("simplon").join("guest-1")

@@ -186,7 +186,7 @@ fn plug_in(place: &Place) -> Result<Vec<String>> {
         let (tap, bridge) = (format!("tap{n}"), format!("br{n}"));
         place.node.ip(&["link", "add", &bridge, "type", "bridge"])?;
         // A mere wire: nothing of its own on it.
-        place.node.ip(&["link", "set", &bridge, "addrgenmode", "none", "up"])?;
+        place.node.ip(&["link", "set", "dev", &bridge, "addrgenmode", "none", "up"])?;
         place.node.tap(&tap)?;
         for dev in [&tap, &interface.name] {
             place.node.plug(dev, &bridge)?;

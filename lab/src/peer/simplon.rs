@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
 use crate::peer::{ChildStatus, Peer, PeerKind, Place, Plan, Status, tail, write_private};
-use crate::shell::Process;
+use crate::shell::{Process, typed};
 use crate::spec::{ConnectionSpec, Encapsulation, Start, Version};
 
 /// The program: `SIMPLON_BIN`, or the one that is running.
@@ -72,6 +72,16 @@ impl Simplon {
         })
     }
 
+    fn command(&self) -> Vec<String> {
+        let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let mut words = vec![self.program.clone(), "gateway".into(), "-c".into(), shown(&self.configuration)];
+        words.extend(["--socket".to_owned(), self.socket()]);
+        if let Some(secrets) = &self.secrets {
+            words.extend(["--secrets".to_owned(), shown(secrets)]);
+        }
+        words
+    }
+
     fn socket(&self) -> String {
         self.dir.join("socket").to_string_lossy().into_owned()
     }
@@ -91,15 +101,8 @@ impl Peer for Simplon {
     }
 
     fn start(&mut self) -> Result<()> {
-        let configuration = self.configuration.to_string_lossy().into_owned();
-        let socket = self.socket();
-        let mut words = vec![self.program.as_str(), "gateway", "-c", &configuration, "--socket", &socket];
-        let secrets = self.secrets.as_ref().map(|path| path.to_string_lossy().into_owned());
-        if let Some(secrets) = &secrets {
-            words.extend(["--secrets", secrets]);
-        }
         let env: [(&str, &OsStr); 1] = [("RUST_BACKTRACE", OsStr::new("1"))];
-        let mut daemon = self.node.spawn(&words, &env, &self.dir.join("log"))?;
+        let mut daemon = self.node.spawn(&self.command(), &env, &self.dir.join("log"))?;
         let socket = self.dir.join("socket");
         let started = clock::wait_for("simplon's admin socket", Duration::from_secs(10), || {
             Ok(socket.exists() || !daemon.is_running())
@@ -139,6 +142,11 @@ impl Peer for Simplon {
     fn stop(&mut self) {
         self.daemon = None;
     }
+}
+
+/// Writes a gateway's configuration; the command that would run it.
+pub(crate) fn written(lab: &Lab, place: &Place, plan: Plan) -> Result<String> {
+    Ok(typed(&Simplon::new(lab, place, plan)?.command()))
 }
 
 /// The connection in simplon's own format.
@@ -256,6 +264,29 @@ mod tests {
         ] {
             assert!(toml.contains(line), "{line} is not in\n{toml}");
         }
+    }
+
+    #[test]
+    fn simplon_itself_reads_what_is_written_for_it() {
+        let esp = crate::spec::Suite::Classic.esp(true);
+        let spec = ConnectionSpec {
+            version: Version::V2,
+            encapsulation: Encapsulation::Plain,
+            start: Start::OnTraffic,
+            psk: "quo\"te\\".into(),
+            esp,
+            ..spec()
+        };
+        let files = dialects::MemoryFiles::new().with("simplon.toml", simplon_toml(&spec));
+        let config = dialects::read("simplon.toml", &files).unwrap().config;
+        let [connection] = config.connections.as_slice() else { panic!("{config:?}") };
+        assert_eq!(connection.versions, model::Versions::Only(model::Version::V2));
+        assert_eq!(connection.encapsulation, model::Encapsulation::Never);
+        assert_eq!(connection.psk[0].expose(), b"quo\"te\\");
+        assert_eq!(connection.ike[0].to_string(), "aes128-sha1-modp1024");
+        assert_eq!(connection.children[0].esp[0].to_string(), "aes128-sha1-modp1024-esn");
+        assert_eq!(connection.children[0].start, model::Start::OnTraffic);
+        assert_eq!(connection.children[0].lifetime.time, spec.child_lifetime.time);
     }
 
     #[test]

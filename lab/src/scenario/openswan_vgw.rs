@@ -123,6 +123,27 @@ mod tests {
     }
 
     #[test]
+    fn simplon_reads_each_variant_as_it_is_meant() {
+        for (version, initiator) in [
+            (Version::V1, Initiator::Customer),
+            (Version::V1, Initiator::Cloud),
+            (Version::V2, Initiator::Customer),
+            (Version::V2, Initiator::Cloud),
+        ] {
+            let files = dialects::MemoryFiles::new()
+                .with("aws.conf", changed(OWN_CONF, version, initiator))
+                .with("aws.secrets", OWN_SECRETS);
+            let reading = dialects::ipsec_conf::read("aws.conf", Some("aws.secrets"), &files).unwrap();
+            let connection = &reading.config.connections[0];
+            let expected = if version == Version::V1 { model::Version::V1 } else { model::Version::V2 };
+            assert_eq!(connection.versions.initiate(), expected);
+            let starts = connection.children[0].start == model::Start::AtOnce;
+            assert_eq!(starts, initiator == Initiator::Customer);
+            assert_eq!(connection.psk[0].expose(), b"cloudneta");
+        }
+    }
+
+    #[test]
     fn our_copy_has_the_facts_of_the_original() {
         let Some(files) = original() else { return };
         let words = |text: &str| {
