@@ -18,6 +18,16 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads an integer socket option.
+#[expect(unsafe_code, reason = "getsockopt for options that neither nix nor socket2 knows")]
+pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: `value` is a live, writable i32 and `len` is its size; the kernel writes at most that many bytes.
+    let answer = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    if answer == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `struct ifreq` of a request that carries a device name and flags.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,14 @@
 //! ESP in UDP is taken apart in user space: `UDP_ENCAP` is not set, so everything that reaches port 4500 is received.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
-use socket2::{Protocol, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::datagram::{DatagramSocket, SocketOptions};
+use crate::error::Tried;
+use crate::sys;
 
 /// Binds a UDP socket. An IPv6 socket takes IPv6 only: open one of each family.
 ///
@@ -18,9 +21,34 @@ pub fn bind(local: SocketAddr, options: &SocketOptions) -> io::Result<DatagramSo
     DatagramSocket::open(local, (Type::DGRAM, Protocol::UDP), "UDP", options)
 }
 
+/// The largest packet, IP header included, that the kernel believes to reach `remote` whole: the MTU of the route, or
+/// less where an ICMP message said so. Nothing is sent. `local` is the source address unless it is unspecified; of
+/// `options` only mark and device count.
+///
+/// # Errors
+/// `NetworkUnreachable` without a route, `AddrNotAvailable` when `local` is not ours.
+pub fn path_mtu(local: IpAddr, remote: IpAddr, options: &SocketOptions) -> io::Result<usize> {
+    let tried = || format!("find the path MTU to {remote}");
+    let socket =
+        Socket::new(Domain::for_address(SocketAddr::new(remote, 0)), Type::DGRAM, Some(Protocol::UDP)).tried(tried)?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark).tried(tried)?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes())).tried(tried)?;
+    }
+    socket.bind(&SocketAddr::new(local, 0).into()).tried(tried)?;
+    // The port means nothing; it must not be 0.
+    socket.connect(&SocketAddr::new(remote, 4500).into()).tried(tried)?;
+    let (level, name) =
+        if remote.is_ipv4() { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+    let mtu = sys::option(socket.as_fd(), level, name).tried(tried)?;
+    Ok(usize::try_from(mtu).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, UdpSocket};
+    use std::net::UdpSocket;
 
     use super::*;
     use crate::datagram::{Datagram, Fragmentation, RecvBatch};
@@ -188,6 +216,14 @@ mod tests {
             a.set_fragmentation(fragmentation).unwrap();
             a.send(&datagram(b.local_addr(), &[0; 1_000])).unwrap();
         }
+    }
+
+    #[test]
+    fn the_path_mtu_of_a_path_within_the_host_is_that_of_the_loopback_device() {
+        let (any, here) = (IpAddr::from([0; 4]), IpAddr::from([127, 0, 0, 1]));
+        assert!(path_mtu(any, here, &small()).unwrap() >= 65_535);
+        let elsewhere = path_mtu("192.0.2.77".parse().unwrap(), here, &small()).unwrap_err();
+        assert_eq!(elsewhere.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]
