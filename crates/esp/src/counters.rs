@@ -114,6 +114,17 @@ pub struct Counters {
     pub drops: Drops,
 }
 
+/// What was done to packets of an SA that were larger than its tunnel's MTU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shaping {
+    /// Packets cut up before encryption.
+    pub fragmented: u64,
+    /// The pieces they were cut into.
+    pub fragments: u64,
+    /// Times that a sender was told the size that fits.
+    pub too_big_sent: u64,
+}
+
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
         self.packets += other.packets;

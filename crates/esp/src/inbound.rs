@@ -101,6 +101,11 @@ impl InboundSa {
         &self.counters
     }
 
+    /// Which of the latest sequence numbers arrived.
+    pub const fn window(&self) -> &Window {
+        &self.window
+    }
+
     /// When the last authentic packet arrived: a sign of life of the peer.
     pub const fn last_used(&self) -> Option<Instant> {
         self.last_at

@@ -44,7 +44,7 @@ pub mod window;
 pub mod wire;
 
 pub use admit::{Admit, admit};
-pub use counters::{Counters, Dropped, Drops};
+pub use counters::{Counters, Dropped, Drops, Shaping};
 pub use datapath::DataPath;
 pub use event::Event;
 pub use inbound::{Content, InboundSa, Opened};

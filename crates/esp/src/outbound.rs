@@ -105,6 +105,12 @@ impl OutboundSa {
         Counters { packets: self.packets.load(Relaxed), bytes: self.bytes.load(Relaxed), drops: Drops::default() }
     }
 
+    /// The highest sequence number given out; 0 before the first.
+    pub fn last_sequence(&self) -> u64 {
+        let last = if self.transform.esn() { Self::LAST_LONG_SEQUENCE } else { LAST_SHORT_SEQUENCE };
+        self.next.load(Relaxed).saturating_sub(1).min(last)
+    }
+
     /// When the last packet was sealed; `None` before the first.
     pub fn last_used(&self) -> Option<Instant> {
         let is_used = self.packets.load(Relaxed) > 0;

@@ -14,7 +14,7 @@ use crate::event::Events;
 use crate::fit::Fit;
 use crate::policy::{Policy, Via};
 use crate::rules::{FlowCache, Rules, Target, check_pairs};
-use crate::{Counters, Dropped, Drops, Event, Limit, OutboundSa, Unusable};
+use crate::{Counters, Dropped, Drops, Event, Limit, OutboundSa, Shaping, Unusable};
 
 /// The table of outbound SAs of one worker.
 ///
@@ -46,6 +46,7 @@ struct Row {
     fit: Fit,
     df: DfPolicy,
     drops: Drops,
+    shaping: Shaping,
     key: Key,
 }
 
@@ -170,7 +171,15 @@ impl Outbounds {
             return Err(Unusable::BadId);
         }
         let key = Key { label: child.label.clone(), via, local: child.local.clone(), remote: child.remote.clone() };
-        let row = Row { sa, path: child.path, fit: Fit::new(child), df: child.df, drops: Drops::default(), key };
+        let row = Row {
+            sa,
+            path: child.path,
+            fit: Fit::new(child),
+            df: child.df,
+            drops: Drops::default(),
+            shaping: Shaping::default(),
+            key,
+        };
         self.sas.insert(child.id, row);
         Ok(())
     }
@@ -270,11 +279,13 @@ impl Outbounds {
             Admit::Fragments(mut fragments) => {
                 self.fragment_id = self.fragment_id.wrapping_add(1);
                 let at = row.sa.layout().payload_at();
+                row.shaping.fragmented += 1;
                 let mut result = Ok(());
                 while result.is_ok()
                     && let Some(len) = fragments.write_next(&mut self.buffer[at..])
                 {
                     result = row.seal_in_place(len, &mut self.buffer, &mut self.events, &mut out, now);
+                    row.shaping.fragments += u64::from(result.is_ok());
                 }
                 result
             }
@@ -282,6 +293,7 @@ impl Outbounds {
                 if let Some(reply) = reply
                     && self.budget.spend(now)
                 {
+                    row.shaping.too_big_sent += 1;
                     out(Outgoing::Reply(&reply));
                 }
                 Err(Dropped::TooBig)
@@ -328,6 +340,11 @@ impl Outbounds {
     /// What one SA did.
     pub fn counters(&self, id: SaId) -> Option<Counters> {
         self.sas.get(&id).map(Row::counters)
+    }
+
+    /// What was done to packets of one SA that were too large.
+    pub fn shaping(&self, id: SaId) -> Option<Shaping> {
+        self.sas.get(&id).map(|row| row.shaping)
     }
 
     /// What all SAs did, those removed included, and the packets that found none.

@@ -34,6 +34,15 @@ impl Window {
         self.top
     }
 
+    /// The newest 64 places: the lowest bit is the highest number accepted.
+    pub fn bitmap(&self) -> u64 {
+        let is_seen = |back: u64| {
+            let sequence = self.top.checked_sub(back).filter(|&sequence| sequence > 0);
+            sequence.is_some_and(|sequence| self.ring[self.word(sequence)] & bit(sequence) != 0)
+        };
+        (0..64).filter(|&back| is_seen(back)).fold(0, |bits, back| bits | 1 << back)
+    }
+
     /// Whether a packet with this number may be new.
     ///
     /// # Errors
@@ -131,6 +140,18 @@ mod tests {
         window.check(sequence)?;
         window.accept(sequence);
         Ok(())
+    }
+
+    #[test]
+    fn the_bitmap_begins_with_the_highest_number() {
+        let mut window = Window::new(64);
+        assert_eq!(window.bitmap(), 0);
+        for sequence in [1, 2, 4] {
+            window.accept(sequence);
+        }
+        assert_eq!(window.bitmap(), 0b1101);
+        window.accept(67);
+        assert_eq!(window.bitmap(), 1 | 1 << 63, "4 is the last in sight");
     }
 
     #[test]
