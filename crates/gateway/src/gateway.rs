@@ -208,6 +208,17 @@ impl Gateway {
         }
     }
 
+    /// The path to this peer was found to take outer packets of at most `mtu` bytes.
+    pub fn note_path_mtu(&mut self, remote: IpAddr, mtu: u16, now: Instant) {
+        let is_there = |record: &&Record| {
+            record.remote == Some(remote) || record.sas.values().any(|sa| sa.path.remote.ip() == remote)
+        };
+        let names: Vec<_> = self.records.values().filter(is_there).map(|record| record.name.clone()).collect();
+        for name in names {
+            self.set_path_mtu(&name, mtu, now);
+        }
+    }
+
     /// Says which addresses this host has, without those of its tunnels.
     pub fn set_own_addresses(&mut self, addresses: Vec<IpAddr>, _now: Instant) {
         if self.own_addresses != addresses {
@@ -234,6 +245,11 @@ impl Gateway {
     /// What the options are. Ports, limits and intervals are those of the start.
     pub fn options(&self) -> &GatewayOptions {
         &self.options
+    }
+
+    /// Whether there is any IKE SA, be it half-open or about to end.
+    pub fn has_sas(&self) -> bool {
+        !self.endpoint.sas().is_empty()
     }
 
     /// How everything is.

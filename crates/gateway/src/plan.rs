@@ -249,7 +249,7 @@ mod tests {
                     Output::Device(_) => "device",
                     Output::Policy(_) => "policy",
                     Output::Route(_) => "route",
-                    Output::Transmit(_) | Output::Sa(_) | Output::Event(_) => "other",
+                    Output::Transmit(_) | Output::Sa(_) | Output::OuterMtu { .. } | Output::Event(_) => "other",
                 })
                 .collect()
         };

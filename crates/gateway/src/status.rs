@@ -277,6 +277,8 @@ pub struct Direction {
 pub struct FailureStatus {
     /// Seconds ago.
     pub ago_s: u64,
+    /// When, in milliseconds since the gateway started.
+    pub at_ms: u64,
     /// The stable name of the cause, such as `wrong_psk`.
     pub cause: String,
     /// The cause in a sentence.
@@ -533,6 +535,7 @@ fn failure_status(at: Instant, failure: &Failure, now: Instant) -> FailureStatus
     });
     FailureStatus {
         ago_s: now.saturating_since(at).as_secs(),
+        at_ms: u64::try_from(at.since_start().as_millis()).unwrap_or(u64::MAX),
         cause: failure.cause.name().to_owned(),
         sentence: failure.cause.to_string(),
         found_by: if failure.found_by == Side::Ours { "us" } else { "peer" }.to_owned(),

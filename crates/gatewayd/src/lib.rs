@@ -1,3 +1,24 @@
-//! The shell of a gateway.
+//! The shell of a gateway: it reads the clock, the disk, the network and the signals for [`gateway::Gateway`], and
+//! carries out what that says. It decides nothing about IKE or IPsec.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`run`] | the control loop, from start to polite end |
+//! | [`data`] | the seam to the data-path thread, and that thread |
+//! | [`world`] | devices, routes and rules of the kernel, all removed at the end |
+//! | [`resolve`] | our address towards each peer, and the peers' names |
+//! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
+//! | [`files`], [`host`] | configuration files; what the host's settings must be |
 
+pub mod admin;
+mod control;
 pub mod data;
+mod error;
+pub mod files;
+pub mod host;
+mod log;
+pub mod resolve;
+pub mod world;
+
+pub use control::{Options, run};
+pub use error::Error;

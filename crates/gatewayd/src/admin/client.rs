@@ -1,0 +1,108 @@
+//! The other end of the admin socket, for the command line.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gateway::status::Status;
+
+use super::{Answer, Request};
+
+/// Largest answer in bytes: a status of ten thousand tunnels fits.
+const LARGEST_ANSWER: u64 = 256 << 20;
+
+/// A connection to a running gateway.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+/// Why a gateway did not do what it was asked for.
+#[derive(Debug)]
+pub enum ClientError {
+    /// No gateway answers there.
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The connection broke, or the answer cannot be understood.
+    Broken(String),
+    /// The gateway refused, and why.
+    Refused(String),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning { socket, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{} belongs to another user: run this as the gateway's user", socket.display())
+            }
+            Self::NotRunning { socket, source } => {
+                write!(f, "no gateway answers at {} ({source})", socket.display())
+            }
+            Self::Broken(why) => write!(f, "the gateway's answer broke off: {why}"),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl Client {
+    /// Connects to the gateway behind `socket`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`].
+    pub fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let not_running = |source| ClientError::NotRunning { socket: socket.to_owned(), source };
+        let stream = UnixStream::connect(socket).map_err(not_running)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(not_running)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`], [`ClientError::Refused`].
+    pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
+        let broken = |e: &dyn fmt::Display| ClientError::Broken(e.to_string());
+        let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
+        line.push('\n');
+        self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| broken(&e))?;
+        let mut answer = String::new();
+        self.stream.by_ref().take(LARGEST_ANSWER).read_line(&mut answer).map_err(|e| broken(&e))?;
+        if answer.is_empty() {
+            return Err(ClientError::Broken("it hung up".to_owned()));
+        }
+        match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
+            Answer::Error { message } => Err(ClientError::Refused(message)),
+            answer @ (Answer::Status { .. } | Answer::Done { .. }) => Ok(answer),
+        }
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        match self.ask(&Request::Status)? {
+            Answer::Status { status } => Ok(*status),
+            Answer::Done { .. } | Answer::Error { .. } => Err(ClientError::Broken("it is no status".to_owned())),
+        }
+    }
+
+    /// Gives an order; the time at which it was taken, in milliseconds since the gateway started.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn order(&mut self, request: &Request) -> Result<u64, ClientError> {
+        match self.ask(request)? {
+            Answer::Done { at_ms } => Ok(at_ms),
+            Answer::Status { .. } | Answer::Error { .. } => Err(ClientError::Broken("it is no receipt".to_owned())),
+        }
+    }
+}

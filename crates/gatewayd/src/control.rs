@@ -1,0 +1,426 @@
+//! The control loop: one task that owns the gateway, hears everybody and carries out what comes out, in order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{Instant, Machine, Random};
+use gateway::{Gateway, Output};
+use ipnet::IpNet;
+use model::{Config, Ports};
+use os::clock::Clock;
+use sa::{SaChange, SaId};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{debug, error, info, warn};
+
+use crate::admin::{Answer, Asked, Request, Server};
+use crate::data::{self, Handle, Order, Report, Reports};
+use crate::files::Load;
+use crate::resolve::{self, Resolver};
+use crate::world::World;
+use crate::{Error, host, log};
+
+/// How long the polite end may take: peers that answer sooner end it sooner.
+const FAREWELL: Duration = Duration::from_millis(1_200);
+/// Reports that are handled before anything else gets its turn.
+const BATCH: usize = 256;
+/// How long the data path may take to say what it counted.
+const SNAPSHOT: Duration = Duration::from_millis(500);
+
+/// How to run a gateway.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its configuration.
+    pub load: Load,
+    /// Its admin socket.
+    pub socket: PathBuf,
+    /// UDP ports in place of the configured ones, for tests.
+    pub ports: (Option<u16>, Option<u16>),
+    /// Whether the kernel's offloads are used.
+    pub offloads: data::Offloads,
+}
+
+/// Runs a gateway until it is told to stop by SIGTERM or SIGINT. SIGHUP makes it read its configuration again. Must be
+/// called within a current-thread tokio runtime with I/O and time.
+///
+/// # Errors
+/// Before anything was started: a wrong configuration, an admin socket or a port that another gateway has, missing
+/// privileges. Later: the end of the data path.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let clock = Clock::start();
+    let mut world = World::open().await.map_err(|e| Error::system("talk to the kernel's routing", e))?;
+    let own = world.own_addresses().await.map_err(|e| Error::system("list the addresses of this host", e))?;
+    let reading = options.load.read(&own)?;
+    for note in &reading.notes {
+        info!("{note}");
+    }
+    let mut config = reading.config;
+    override_ports(&mut config, options.ports);
+    let server = Server::listen(&options.socket)?;
+    let signals = Signals::new().map_err(|e| Error::system("listen to signals", e))?;
+    let ((handle, reports), (inlet, outlet)) =
+        data::queues().map_err(|e| Error::system("make the queues of the data path", e))?;
+    let data_options = data::Options {
+        listen: config.gateway.listen.clone(),
+        ports: config.gateway.ports,
+        clock,
+        offloads: options.offloads,
+    };
+    let worker = data::start(&data_options, inlet, outlet).map_err(|e| Error::system("start the data path", e))?;
+    let gateway = Gateway::new(config.gateway.clone(), random()?);
+    let mut control = Control {
+        clock,
+        gateway,
+        options,
+        handle,
+        resolver: Resolver::default(),
+        refresh_at: clock.now(),
+        speaker: esp::admit::Speaker::default(),
+        lost: BTreeMap::new(),
+        failed: None,
+    };
+    info!("gateway starts on UDP ports {} and {}", config.gateway.ports.ike, config.gateway.ports.natt);
+    let started = control.start(config, &mut world).await;
+    let ended = match started {
+        Ok(()) => control.serve(&mut world, server, reports, signals).await,
+        Err(e) => Err((e, reports)),
+    };
+    let (outcome, reports) = match ended {
+        Ok(reports) => (Ok(()), reports),
+        Err((e, reports)) => (Err(e), reports),
+    };
+    control.farewell(&mut world, reports, worker).await;
+    outcome
+}
+
+fn override_ports(config: &mut Config, ports: (Option<u16>, Option<u16>)) {
+    let Ports { ike, natt } = config.gateway.ports;
+    config.gateway.ports = Ports { ike: ports.0.unwrap_or(ike), natt: ports.1.unwrap_or(natt) };
+}
+
+/// Randomness of the operating system: all keys follow from it.
+fn random() -> Result<Random, Error> {
+    let mut seed = [0; 32];
+    let filled = getrandom::fill(&mut seed);
+    filled.map_err(|e| Error::system("get randomness from the kernel", std::io::Error::other(e.to_string())))?;
+    Ok(Random::from_seed(seed))
+}
+
+/// The signals that mean something.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+struct Control {
+    clock: Clock,
+    gateway: Gateway,
+    options: Options,
+    handle: Handle,
+    resolver: Resolver,
+    refresh_at: Instant,
+    speaker: esp::admit::Speaker,
+    /// Datagrams that were dropped on the way up, as last told.
+    lost: BTreeMap<&'static str, u64>,
+    /// The first change to the kernel that failed, for the start.
+    failed: Option<Error>,
+}
+
+impl Control {
+    /// Brings the first configuration into effect. What the kernel refuses is an error now, while a person watches.
+    async fn start(&mut self, config: Config, world: &mut World) -> Result<(), Error> {
+        self.check_host(&config, world).await;
+        self.note_own_addresses(world).await;
+        self.gateway.apply(config, self.clock.now());
+        self.carry_out(world).await;
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.refresh(world).await;
+        Ok(())
+    }
+
+    async fn check_host(&self, config: &Config, world: &World) {
+        let peers: Vec<_> = config.connections.iter().filter_map(|c| c.remote.address.ip()).collect();
+        let outer = world.outer_devices(&peers).await;
+        host::settle(&host::check(config, &outer), config.gateway.manage_sysctl);
+    }
+
+    /// Hears everybody until it is told to stop.
+    async fn serve(
+        &mut self,
+        world: &mut World,
+        mut server: Server,
+        mut reports: Reports,
+        mut signals: Signals,
+    ) -> Result<Reports, (Error, Reports)> {
+        loop {
+            self.carry_out(world).await;
+            let due = self.gateway.poll_timeout().map_or(self.refresh_at, |d| d.at.min(self.refresh_at));
+            let wait = self.clock.until(due);
+            tokio::select! {
+                report = reports.recv() => {
+                    let Some(report) = report else {
+                        return Err((Error::DataPath("it is gone".to_owned()), reports));
+                    };
+                    if let Some(why) = self.hear(report, &mut reports) {
+                        return Err((Error::DataPath(why), reports));
+                    }
+                }
+                Some(asked) = server.asked() => self.answer(asked, world).await,
+                () = self.resolver.answered() => self.refresh_at = self.clock.now(),
+                () = tokio::time::sleep(wait) => {}
+                _ = signals.hangup.recv() => drop(self.reload(world).await),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+            let now = self.clock.now();
+            if self.gateway.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
+                self.gateway.handle_timeout(now);
+            }
+            if self.refresh_at <= now {
+                self.refresh(world).await;
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Handles a report and those behind it; why the data path ended, if it did.
+    fn hear(&mut self, first: Report, reports: &mut Reports) -> Option<String> {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next? {
+                Report::Ike { local, remote, payload, at: _ } => {
+                    debug!("{} bytes from {remote} to {local}", payload.len());
+                    self.gateway.handle_datagram(local, remote, &payload, self.clock.now());
+                }
+                Report::Esp(event) => self.gateway.handle_esp_event(event, self.clock.now()),
+                Report::Alive(id) => self.gateway.note_alive(id, self.clock.now()),
+                Report::PathMtu { remote, mtu } => {
+                    info!("the path to {remote} takes packets of at most {mtu} bytes");
+                    self.gateway.note_path_mtu(remote, mtu, self.clock.now());
+                }
+                Report::Notice(text) => warn!("{text}"),
+                Report::Refused(why) => error!("the data path refused an order: {why}"),
+                Report::Ended(why) => return Some(why.unwrap_or_else(|| "it stopped".to_owned())),
+            }
+            self.note_lost(reports.dropped());
+            next = reports.try_recv();
+        }
+        None
+    }
+
+    fn note_lost(&mut self, dropped: u64) {
+        let known = self.lost.entry("ike").or_default();
+        if dropped > *known {
+            warn!("{} IKE datagrams were dropped because too many were waiting", dropped - *known);
+            *known = dropped;
+        }
+    }
+
+    /// Does what the gateway says, in order. What the data path is told goes down in one piece as far as the kernel
+    /// need not be asked in between.
+    async fn carry_out(&mut self, world: &mut World) {
+        let mut orders = Vec::new();
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                Output::Transmit(transmit) => {
+                    debug!("{} bytes to {} from {}", transmit.payload.len(), transmit.remote, transmit.local);
+                    orders.push(Order::Transmit(transmit));
+                }
+                Output::Sa(change) => {
+                    if let SaChange::Install(sa) = &change {
+                        debug!(connection = %sa.label.connection, "SA {:?} of {} is installed", sa.id, sa.label);
+                    }
+                    orders.push(Order::Sa(change));
+                }
+                Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
+                Output::Policy(change) => orders.push(Order::Policy(change)),
+                Output::Event(event) => log::event(&event),
+                Output::Device(change) => {
+                    if let gateway::DeviceChange::Remove(name) = &change {
+                        orders.push(Order::RemoveDevice(name.clone()));
+                    }
+                    let what = format!("set up the device of a tunnel ({change:?})");
+                    match world.change_device(change).await {
+                        Ok(tun) => orders.extend(tun.map(Order::AddDevice)),
+                        Err(e) => self.note_failure(what, e),
+                    }
+                }
+                Output::Route(change) => {
+                    self.handle.send(orders.drain(..));
+                    let what = format!("set up a route ({change:?})");
+                    if let Err(e) = world.change_route(change).await {
+                        if e.kind() == std::io::ErrorKind::AlreadyExists {
+                            warn!("a route of somebody else is in the way, and stays: {e}");
+                        } else {
+                            self.note_failure(what, e);
+                        }
+                    }
+                }
+            }
+        }
+        self.handle.send(orders);
+    }
+
+    fn note_failure(&mut self, what: String, e: std::io::Error) {
+        error!("cannot {what}: {e}");
+        self.failed.get_or_insert(Error::system(what, e));
+    }
+
+    /// Looks at everything that may have changed outside: addresses of ours, routes to peers, their names.
+    async fn refresh(&mut self, world: &mut World) {
+        self.note_own_addresses(world).await;
+        let connections: Vec<_> = self.gateway.connections().cloned().collect();
+        self.resolver.ask(connections.iter());
+        let mut waiting = false;
+        for connection in connections {
+            let found = self.resolver.find(&connection, world.netlink()).await;
+            waiting |= resolve::is_waiting(&connection, found);
+            let now = self.clock.now();
+            if let Some(mtu) = found.path_mtu {
+                self.gateway.set_path_mtu(&connection.name, mtu, now);
+            }
+            if found.local.is_some() || found.remote.is_some() {
+                self.gateway.set_addresses(&connection.name, found.local, found.remote, now);
+            }
+        }
+        self.refresh_at = self.clock.now() + if waiting { resolve::RETRY } else { resolve::REFRESH };
+    }
+
+    async fn note_own_addresses(&mut self, world: &World) {
+        match world.own_addresses().await {
+            Ok(own) => {
+                let selectors: Vec<IpNet> = self.gateway.connections().flat_map(|c| local_nets(c)).collect();
+                let inside = |v4: bool| {
+                    let family = own.iter().filter(move |ip| ip.is_ipv4() == v4);
+                    family.copied().find(|ip| selectors.iter().any(|net| net.contains(ip)))
+                };
+                let mut speaker = esp::admit::Speaker::default();
+                if let Some(std::net::IpAddr::V4(ip)) = inside(true) {
+                    speaker.v4 = ip;
+                }
+                if let Some(std::net::IpAddr::V6(ip)) = inside(false) {
+                    speaker.v6 = Some(ip);
+                }
+                if speaker != self.speaker {
+                    self.speaker = speaker;
+                    self.handle.send([Order::Speaker(speaker)]);
+                }
+                self.gateway.set_own_addresses(own, self.clock.now());
+            }
+            Err(e) => warn!("cannot list the addresses of this host: {e}"),
+        }
+    }
+
+    async fn answer(&mut self, asked: Asked, world: &mut World) {
+        let answer = match asked.request {
+            Request::Status => Answer::Status { status: Box::new(self.status().await) },
+            Request::Reload => match self.reload(world).await {
+                Ok(()) => self.done(),
+                Err(message) => Answer::Error { message },
+            },
+            request @ (Request::Up { .. } | Request::Down { .. } | Request::Rekey { .. }) => {
+                let done = self.done();
+                match request.command().map(|command| self.gateway.command(command, self.clock.now())) {
+                    Some(Err(e)) => Answer::Error { message: e.to_string() },
+                    Some(Ok(())) | None => done,
+                }
+            }
+        };
+        self.carry_out(world).await;
+        // A client that does not wait for its answer is no concern of ours.
+        let _ = asked.answer.send(answer);
+    }
+
+    fn done(&self) -> Answer {
+        let at_ms = u64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(u64::MAX);
+        Answer::Done { at_ms }
+    }
+
+    /// The status of the gateway, with what the data path counted.
+    async fn status(&self) -> gateway::status::Status {
+        let mut status = self.gateway.status(self.clock.now());
+        let snapshot = tokio::time::timeout(SNAPSHOT, self.handle.snapshot()).await;
+        let Ok(Some(snapshot)) = snapshot else {
+            warn!("the data path does not say what it counted");
+            return status;
+        };
+        for child in status.connections.iter_mut().flat_map(|c| &mut c.children) {
+            for sa in &mut child.sas {
+                sa.traffic = snapshot.sas.get(&SaId(sa.id)).cloned();
+            }
+        }
+        status.gateway.data_path = Some(snapshot.rest);
+        status
+    }
+
+    /// Reads the configuration again. With an error in it, everything stays as it is.
+    async fn reload(&mut self, world: &mut World) -> Result<(), String> {
+        let own = world.own_addresses().await.unwrap_or_default();
+        match self.options.load.read(&own) {
+            Ok(reading) => {
+                reading.notes.iter().for_each(|note| info!("{note}"));
+                let mut config = reading.config;
+                override_ports(&mut config, self.options.ports);
+                info!("configuration read again: {} connections", config.connections.len());
+                self.check_host(&config, world).await;
+                self.gateway.apply(config, self.clock.now());
+                self.carry_out(world).await;
+                self.refresh(world).await;
+                Ok(())
+            }
+            Err(errors) => {
+                error!("the configuration is wrong and the old one stays:\n{errors}");
+                Err(errors.to_string())
+            }
+        }
+    }
+
+    /// Takes everything down, waits a moment for the peers to agree, and stops the data path.
+    async fn farewell(mut self, world: &mut World, mut reports: Reports, worker: JoinHandle<()>) {
+        info!("gateway stops");
+        self.gateway.shut_down(self.clock.now());
+        self.carry_out(world).await;
+        let until = self.clock.now() + FAREWELL;
+        while self.gateway.has_sas() && self.clock.now() < until {
+            let due = self.gateway.poll_timeout().map_or(until, |deadline| deadline.at.min(until));
+            tokio::select! {
+                report = reports.recv() => {
+                    let Some(report) = report else { break };
+                    if self.hear(report, &mut reports).is_some() {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep(self.clock.until(due)) => self.gateway.handle_timeout(self.clock.now()),
+            }
+            self.carry_out(world).await;
+        }
+        world.clear().await;
+        self.handle.send([Order::Stop]);
+        let ended = async { while !matches!(reports.recv().await, Some(Report::Ended(_)) | None) {} };
+        if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
+            // It has said its last word, so this does not wait.
+            let _ = worker.join();
+        } else {
+            warn!("the data path does not end");
+        }
+    }
+}
+
+fn local_nets(connection: &model::Connection) -> Vec<IpNet> {
+    let selectors = connection.children.iter().flat_map(|child| &child.local);
+    selectors.map(|selector| selector.net).filter(|net| net.prefix_len() > 0).collect()
+}

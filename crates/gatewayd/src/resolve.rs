@@ -1,0 +1,120 @@
+//! Our address towards each peer, and the peers' names.
+//!
+//! A configuration may leave our address to the kernel (`%defaultroute`, `%any`) and give the peer's as a DNS name.
+//! Both can change while the gateway runs, so both are asked for again and again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Address, Connection};
+use os::netlink::Netlink;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+/// How often everything is asked for again.
+pub const REFRESH: Duration = Duration::from_secs(30);
+/// How often, while something is not known.
+pub const RETRY: Duration = Duration::from_secs(2);
+
+/// What was found for one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Our address towards the peer.
+    pub local: Option<IpAddr>,
+    /// The peer's address.
+    pub remote: Option<IpAddr>,
+    /// MTU of the path to it, in bytes.
+    pub path_mtu: Option<u16>,
+}
+
+/// Names and the addresses they stand for.
+#[derive(Debug)]
+pub struct Resolver {
+    known: BTreeMap<Arc<str>, Option<IpAddr>>,
+    answers: mpsc::UnboundedReceiver<(Arc<str>, Option<IpAddr>)>,
+    answer: mpsc::UnboundedSender<(Arc<str>, Option<IpAddr>)>,
+    asked: std::collections::BTreeSet<Arc<str>>,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        let (answer, answers) = mpsc::unbounded_channel();
+        Self { known: BTreeMap::new(), answers, answer, asked: std::collections::BTreeSet::new() }
+    }
+}
+
+impl Resolver {
+    /// Asks for the names of these connections in the background; [`Resolver::answered`] tells of each.
+    pub fn ask<'a>(&mut self, connections: impl Iterator<Item = &'a Arc<Connection>>) {
+        for connection in connections {
+            for side in [&connection.local, &connection.remote] {
+                if let Address::Name(name) = &side.address {
+                    self.look_up(name.as_str().into());
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, name: Arc<str>) {
+        if !self.asked.insert(name.clone()) {
+            return;
+        }
+        let answer = self.answer.clone();
+        tokio::spawn(async move {
+            let found = match tokio::net::lookup_host((&*name, 0)).await {
+                // The first: the resolver sorts by preference (RFC 6724).
+                Ok(mut addresses) => addresses.next().map(|address| address.ip()),
+                Err(e) => {
+                    warn!("cannot resolve {name}: {e}");
+                    None
+                }
+            };
+            let _ = answer.send((name, found));
+        });
+    }
+
+    /// Waits for the next answer that changes something.
+    pub async fn answered(&mut self) {
+        while let Some((name, found)) = self.answers.recv().await {
+            self.asked.remove(&name);
+            let known = self.known.entry(name.clone()).or_default();
+            // An answer that fails leaves the last one standing: DNS may be behind the tunnel.
+            if found.is_some() && *known != found {
+                debug!("{name} is {found:?}");
+                *known = found;
+                return;
+            }
+        }
+    }
+
+    /// What is known for a connection now.
+    pub async fn find(&self, connection: &Connection, netlink: &Netlink) -> Found {
+        let address = |of: &Address| match of {
+            Address::Ip(ip) => Some(*ip),
+            Address::Name(name) => self.known.get(name.as_str()).copied().flatten(),
+            Address::Any | Address::Prefix(_) => None,
+        };
+        let remote = address(&connection.remote.address);
+        let mut found = Found { local: address(&connection.local.address), remote, path_mtu: None };
+        let Some(remote) = remote else { return found };
+        if found.local.is_none() && !matches!(connection.local.address, Address::Name(_)) {
+            match netlink.source_address_for(remote).await {
+                Ok(source) => found.local = Some(source),
+                Err(e) => debug!(connection = connection.name, "no address towards {remote}: {e}"),
+            }
+        }
+        match netlink.path_mtu(remote).await {
+            Ok(mtu) => found.path_mtu = Some(u16::try_from(mtu).unwrap_or(u16::MAX)),
+            Err(e) => debug!(connection = connection.name, "no path MTU towards {remote}: {e}"),
+        }
+        found
+    }
+}
+
+/// Whether a connection waits for an address that may still be found.
+pub fn is_waiting(connection: &Connection, found: Found) -> bool {
+    let may_be_found = !matches!(connection.remote.address, Address::Any | Address::Prefix(_));
+    may_be_found && (found.remote.is_none() || found.local.is_none())
+}
