@@ -10,6 +10,7 @@ use std::process::Command;
 const FLOORS: &[(&str, u32)] = &[
     ("base", 0),
     ("crypto", 1),
+    ("lanes", 1),
     ("packet", 1),
     ("model", 1),
     ("sa", 2),
@@ -20,6 +21,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("gateway", 4),
     ("os", 5),
     ("gatewayd", 6),
+    ("loadgen", 6),
     ("lab", 6),
     ("cli", 7),
     ("xtask", 8),
