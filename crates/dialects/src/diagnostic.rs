@@ -193,8 +193,25 @@ impl Report {
         }
     }
 
+    /// The reading, if nothing is wrong: errors and notes in the order of the files.
+    pub(crate) fn finish(mut self, config: model::Config) -> Result<crate::Reading, Errors> {
+        if self.errors.is_empty() {
+            self.validate(&config);
+        }
+        if self.errors.is_empty() {
+            let files: Vec<Arc<str>> = self.notes.iter().map(|note| note.file.clone()).collect();
+            self.notes.sort_by_key(|note| (files.iter().position(|file| *file == note.file), note.line));
+            return Ok(crate::Reading { config, notes: self.notes });
+        }
+        let of = |error: &Diagnostic| error.place.as_ref().map(|place| place.file.clone());
+        let files: Vec<_> = self.errors.iter().map(of).collect();
+        let line = |error: &Diagnostic| error.place.as_ref().map_or(0, |place| place.line);
+        self.errors.sort_by_key(|error| (files.iter().position(|file| *file == of(error)), line(error)));
+        Err(Errors(self.errors))
+    }
+
     /// Turns what `model::validate` finds into errors and notes with the line to change.
-    pub(crate) fn validate(&mut self, config: &model::Config) {
+    fn validate(&mut self, config: &model::Config) {
         for problem in model::validate(config) {
             let connection = config.connections.iter().find(|c| c.name == problem.connection);
             let source = connection.and_then(|c| c.sources.of(problem.setting));

@@ -39,8 +39,14 @@ pub(super) struct Builder<'a> {
 pub(super) fn connection(conn: &Conn, context: &Context<'_>, report: &mut Report) -> Option<Connection> {
     let mut builder = Builder { conn, context, report };
     let start = builder.start()?;
-    builder.refuse();
     let own = builder.local_end();
+    if conn.is_template && conn.side(own.other(), "").is_none() {
+        let text =
+            format!("connection {} is for others to inherit from: it names no peer and is not loaded", conn.name);
+        builder.report.note(&conn.place, text);
+        return None;
+    }
+    builder.refuse();
     let mut connection = Connection::named(&conn.name);
     connection.local = builder.side_of(own, true);
     connection.remote = builder.side_of(own.other(), false);

@@ -88,10 +88,7 @@ pub fn read(path: &str, secrets_path: Option<&str>, files: &dyn Files) -> Result
 pub fn read_with(path: &str, options: &Options, files: &dyn Files) -> Result<Reading, Errors> {
     let mut report = Report::default();
     let config = config(path, options, files, &mut report);
-    if report.errors.is_empty() {
-        report.validate(&config);
-    }
-    if report.errors.is_empty() { Ok(Reading { config, notes: report.notes }) } else { Err(Errors(report.errors)) }
+    report.finish(config)
 }
 
 fn config(path: &str, options: &Options, files: &dyn Files, report: &mut Report) -> Config {

@@ -55,10 +55,9 @@ impl<'a> Party<'a> {
         if *selector == Identity::Any {
             return IdentityMatch::Any;
         }
-        let by_id = self.id.map_or(IdentityMatch::No, |id| match id {
-            Identity::Any => IdentityMatch::Any,
-            id => id.fits(selector),
-        });
+        let by_id = self
+            .id
+            .map_or(IdentityMatch::No, |id| if *id == Identity::Any { IdentityMatch::Any } else { id.fits(selector) });
         let by_ip = self.ip.map_or(IdentityMatch::No, |ip| Identity::Ip(ip).fits(selector));
         let open = self.is_open && matches!(selector, Identity::Ip(_));
         by_id.max(by_ip).max(if open { IdentityMatch::Any } else { IdentityMatch::No })
@@ -101,8 +100,10 @@ impl Secrets {
         let entries = entries(&text);
         // First hide every secret, then speak: a message about one line may show another.
         let parsed: Vec<_> = entries.iter().map(|at| split(&text.text, at.clone())).collect();
-        for line in &parsed {
-            text.hide(line.hidden());
+        for (line, at) in parsed.iter().zip(&entries) {
+            // A comment behind a key may hold the one before it.
+            let hidden = line.hidden();
+            text.hide(if hidden.is_empty() { hidden } else { hidden.start..text.line_around(at.end).end });
         }
         for (line, at) in parsed.into_iter().zip(entries) {
             match line {
@@ -177,7 +178,7 @@ impl Entry {
         &self.psk
     }
 
-    /// How well it fits: how many of the two are named, and how exactly.
+    /// How well it fits: how many of the two it names exactly, and how many by a wildcard.
     fn rank(&self, ours: &Party<'_>, theirs: &Party<'_>) -> Option<(u8, u8)> {
         if self.selectors.is_empty() {
             return Some((0, 0));
@@ -190,17 +191,13 @@ impl Entry {
         // The peer is looked for first: our own address may not be known, and then any other fits it.
         let peer = best(theirs, None);
         let own = best(ours, peer.map(|(_, at)| at).filter(|_| self.selectors.len() > 1));
-        let weight = |fit: Option<(IdentityMatch, usize)>| match fit.map(|(fit, _)| fit) {
-            Some(IdentityMatch::Exact) => 3,
-            Some(IdentityMatch::Any) => 1,
-            Some(IdentityMatch::No) | None => 0,
+        let count = |wanted| {
+            u8::from(peer.is_some_and(|(fit, _)| fit == wanted)) + u8::from(own.is_some_and(|(fit, _)| fit == wanted))
         };
-        let named = u8::from(peer.is_some()) + u8::from(own.is_some());
+        let (exact, any) = (count(IdentityMatch::Exact), count(IdentityMatch::Any));
         // Several selectors name a group of hosts: both ends have to be in it.
-        if named == 0 || self.selectors.len() > 1 && named < 2 {
-            return None;
-        }
-        Some((named, weight(peer) + weight(own)))
+        let fits = exact + any > u8::from(self.selectors.len() > 1);
+        fits.then_some((exact, any))
     }
 }
 
@@ -216,12 +213,23 @@ enum Line {
 }
 
 impl Line {
+    /// An entry that cannot be read may have its key anywhere: no more is shown than the addresses that it begins with.
+    fn broken(text: &str, at: &Range<usize>, why: &'static str) -> Self {
+        let plain =
+            |word: &str| word == ":" || word.starts_with('@') || word == "%any" || word.parse::<IpAddr>().is_ok();
+        let from =
+            words(&text[at.clone()]).find(|(_, word)| !plain(word)).map_or(at.end, |(start, _)| at.start + start);
+        Self::Broken { why, from, to: at.end }
+    }
+}
+
+impl Line {
     /// What must not be shown of it.
     fn hidden(&self) -> Range<usize> {
         match self {
             Self::Include(_) => 0..0,
             Self::Key { value, .. } => value.clone(),
-            Self::Broken { from, to, .. } => *from..*to,
+            Self::Broken { from, to, .. } => *from..(*to).max(*from + 1),
         }
     }
 }
@@ -253,7 +261,7 @@ fn split(text: &str, at: Range<usize>) -> Line {
         return Line::Include(pattern.trim_matches(['"', '\'']).to_owned());
     }
     let mut selectors = Vec::new();
-    while let Some((start, word)) = words.next() {
+    while let Some((_, word)) = words.next() {
         // An IPv6 address may end in two colons of its own.
         let (selector, colon) = match word.strip_suffix(':').filter(|selector| !selector.ends_with(':')) {
             Some(selector) => (selector, true),
@@ -263,24 +271,23 @@ fn split(text: &str, at: Range<usize>) -> Line {
             selectors.push(selector.trim_matches(['"', '\'']).to_owned());
         }
         if colon {
-            let from = at.start + start + word.len();
             let Some((start, kind)) = words.next() else {
-                return Line::Broken { why: "this entry ends behind its colon", from, to: at.end };
+                return Line::broken(text, &at, "this entry ends behind its colon");
             };
             let kind = at.start + start..at.start + start + kind.len();
             let lead = text[kind.end..at.end].len() - text[kind.end..at.end].trim_start().len();
             if !KINDS.iter().any(|known| text[kind.clone()].eq_ignore_ascii_case(known)) {
                 // It may be a key that lost its `PSK`: `: cloudneta`.
-                return Line::Broken { why: "no kind of key (PSK) stands behind the colon", from, to: at.end };
+                return Line::broken(text, &at, "no kind of key (PSK) stands behind the colon");
             }
             let value = kind.end + lead..at.end;
             if value.is_empty() {
-                return Line::Broken { why: "no key stands behind its kind", from, to: at.end };
+                return Line::broken(text, &at, "no key stands behind its kind");
             }
             return Line::Key { selectors, kind, value };
         }
     }
-    Line::Broken { why: "this entry has no colon between whom it is for and the key", from: at.start, to: at.end }
+    Line::broken(text, &at, "this entry has no colon between whom it is for and the key")
 }
 
 /// The words of an entry, with quotes kept together, and where each begins.

@@ -52,3 +52,6 @@ mod write;
 
 pub use read::read;
 pub use write::{write, write_with_secrets};
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use model::{
 use toml::de::{DeTable, DeValue};
 
 use super::cursor::{Document, Table, Value};
-use crate::diagnostic::{Diagnostic, MASK, Report, Text};
+use crate::diagnostic::{Diagnostic, MASK, Report, Text, nearest};
 use crate::files::relative_to;
 use crate::proposal::{ProposalError, parse_esp, parse_ike};
 use crate::selector::{parse_net, parse_selector};
@@ -70,22 +70,23 @@ pub fn read(path: &str, files: &dyn Files) -> Result<Reading, Errors> {
     hide_secrets(&table, false, false, &mut text);
     let document = Document { text, report: RefCell::new(Report::default()) };
     let config = config(Table::new(&document, &table), files);
-    let mut report = document.report.into_inner();
-    if report.errors.is_empty() {
-        report.validate(&config);
-    }
-    if report.errors.is_empty() { Ok(Reading { config, notes: report.notes }) } else { Err(Errors(report.errors)) }
+    document.report.into_inner().finish(config)
 }
 
-/// Hides what is a secret: the value of `psk`, and of every key that the format does not have, because it may be a
-/// misspelt `psk`. Names (of connections and children) are no keys.
+/// Hides what is a secret: the value of `psk`, and of a key that the format does not have unless it resembles one that
+/// holds none, because it may be a misspelt `psk`. Names (of connections and children) are no keys.
 fn hide_secrets(table: &DeTable<'_>, keys_are_names: bool, inside_psk: bool, text: &mut Text) {
     for (key, value) in table.iter() {
         let name: &str = key.get_ref();
         let secret = inside_psk || !keys_are_names && name == "psk";
-        let known = keys_are_names || KEYS.iter().any(|keys| keys.contains(&name));
+        let known = keys_are_names || KEYS.iter().any(|keys| keys.contains(&name)) || is_slip(name);
         hide_value(value, secret || !known, !keys_are_names && matches!(name, "connection" | "child"), secret, text);
     }
+}
+
+/// Whether `name` is a misspelt key that holds no secret.
+fn is_slip(name: &str) -> bool {
+    nearest(name, KEYS.into_iter().flatten().copied()).is_some_and(|meant| meant != "psk")
 }
 
 fn hide_value(value: &toml::Spanned<DeValue<'_>>, hide: bool, names: bool, secret: bool, text: &mut Text) {
@@ -115,12 +116,13 @@ fn visible_part(before: &str, line: &str) -> usize {
     if open_secret.is_some_and(|line| DeTable::parse(line).is_err()) {
         return 0;
     }
-    let Some(equals) = line.find('=') else {
-        return if line.trim_start().starts_with('[') && !lower.contains("psk") { line.len() } else { 0 };
-    };
-    let key = line[..equals].rsplit('.').next().unwrap_or_default().trim();
-    let known = KEYS.iter().any(|keys| keys.contains(&key)) && !lower.contains("psk");
-    if known { line.len() } else { equals + 1 }
+    if lower.contains("psk") {
+        return line.find('=').map_or(0, |equals| equals + 1);
+    }
+    let before_equals = line.split('=').next().unwrap_or_default().trim();
+    let key = before_equals.split([' ', '\t']).next().unwrap_or_default().rsplit('.').next().unwrap_or_default();
+    let known = before_equals.starts_with('[') || KEYS.iter().any(|keys| keys.contains(&key));
+    if known { line.len() } else { line.find('=').map_or(0, |equals| equals + 1) }
 }
 
 fn config(root: Table<'_>, files: &dyn Files) -> Config {
@@ -306,7 +308,8 @@ fn psk(value: Value<'_>, files: &dyn Files) -> Option<Secret> {
     match entry.key {
         "hex" => decoded(encoding::from_hex, "pairs of hexadecimal digits"),
         "base64" => decoded(encoding::from_base64, "base64"),
-        _ => psk_file(entry, entry.string()?, files),
+        "file" => psk_file(entry, entry.string()?, files),
+        _ => None,
     }
 }
 
