@@ -395,6 +395,11 @@ impl DatagramSocket {
     }
 }
 
+/// Whether a datagram was refused because it is larger than the path takes.
+pub fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
 /// Whether an error concerns the socket itself and not one datagram.
 fn is_fatal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::ENOMEM | libc::EOPNOTSUPP))

@@ -29,4 +29,4 @@ pub mod sysctl;
 pub mod tun;
 pub mod udp;
 
-pub use datagram::{Arrival, Datagram, DatagramSocket, Fragmentation, RecvBatch, Sent, SocketOptions};
+pub use datagram::{Arrival, Datagram, DatagramSocket, Fragmentation, RecvBatch, Sent, SocketOptions, is_too_big};

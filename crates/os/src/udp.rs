@@ -21,6 +21,12 @@ pub fn bind(local: SocketAddr, options: &SocketOptions) -> io::Result<DatagramSo
     DatagramSocket::open(local, (Type::DGRAM, Protocol::UDP), "UDP", options)
 }
 
+/// Whether the network namespace of the calling thread has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    let any = SocketAddr::from(([0u16; 8], 0));
+    Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).is_ok_and(|socket| socket.bind(&any.into()).is_ok())
+}
+
 /// The largest packet, IP header included, that the kernel believes to reach `remote` whole: the MTU of the route, or
 /// less where an ICMP message said so. Nothing is sent. `local` is the source address unless it is unspecified; of
 /// `options` only mark and device count.
