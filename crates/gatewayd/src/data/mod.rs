@@ -16,6 +16,12 @@
 //! **The way up is bounded.** IKE datagrams beyond [`DATAGRAMS`] are dropped and counted: IKE sends again. Events of
 //! ESP are never dropped; their number is bounded by that of SAs and policies.
 
+mod alive;
+mod batch;
+mod device;
+mod paths;
+mod snapshot;
+mod socket;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};

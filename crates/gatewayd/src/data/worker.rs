@@ -1,9 +1,51 @@
-//! The data-path thread.
+//! The data-path thread: it waits for what is ready, serves that in batches of what is waiting, and never waits for a
+//! batch to fill. Per packet it takes no lock and allocates nothing.
+//!
+//! What is on the wire (RFC 3948 §2): everything on the IKE port is IKE. On the NAT traversal port four zero bytes in
+//! front mean IKE, a single 0xff is a keepalive, and the rest is ESP, found by its SPI. Plain ESP (IP protocol 50) needs
+//! a raw socket; without the capability the worker starts with a [`Report::Notice`].
+//!
+//! ESP leaves with "don't fragment". What the path does not take goes out in fragments that once, the path's MTU is
+//! looked up, and from then on inner packets are fitted to it ([`esp::admit`]).
+//!
+//! Whatever ends this thread, a panic too, is reported. Packets then go nowhere: only sealing puts anything into what
+//! is sent, so no plaintext leaves.
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
-use super::{Inlet, Options, Order, Outlet, Report, Snapshot};
+use base::Instant;
+use esp::wire::{Encapsulated, classify};
+use esp::{DataPath, Outgoing};
+use gateway::PolicyChange;
+use os::RecvBatch;
+use os::clock::Clock;
+use os::poll::{Events, Interest, Poller};
+use os::tun::Tun;
+use packet::Tos;
+use sa::SaChange;
+
+use super::alive::Alive;
+use super::batch::Batch;
+use super::device::Devices;
+use super::paths::Paths;
+use super::snapshot;
+use super::socket::{Kind, Sockets};
+use super::{Inlet, Options, Order, Outlet, Report};
+
+/// Datagrams received by one call.
+const RECEIVE: usize = 32;
+/// Packets read from a device before others have their turn.
+const READ: usize = 64;
+/// The largest packet.
+const LARGEST: usize = 65_535;
+
+/// The poller's tokens: the waker, then the sockets by number, then the devices by slot.
+const WAKER: u64 = 0;
+const SOCKETS: u64 = 1;
+const DEVICES: u64 = 1 << 32;
 
 /// Binds the sockets and starts the worker. Errors of binding come back here; what fails later is reported. The
 /// sockets are in the network namespace of the calling thread, and the worker's thread is too.
@@ -11,23 +53,282 @@ use super::{Inlet, Options, Order, Outlet, Report, Snapshot};
 /// # Errors
 /// As [`os::udp::bind`]; a port in use is named.
 pub fn start(options: &Options, inlet: Inlet, outlet: Outlet) -> io::Result<JoinHandle<()>> {
-    let _ = options;
+    let (sockets, notes) = Sockets::open(options)?;
+    notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
+    let mut worker = Worker::new(options.clock, sockets, inlet, outlet.clone())?;
     std::thread::Builder::new().name("simplon-data".to_owned()).spawn(move || {
+        // The worker is not looked at again after a panic.
+        let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(format!("it panicked: {}", panic_message(&*panic))),
+        };
+        outlet.event(Report::Ended(why));
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("for a reason that is no text")
+}
+
+/// Whether to go on.
+enum Next {
+    GoOn,
+    End,
+}
+
+struct Worker {
+    clock: Clock,
+    poller: Poller,
+    inlet: Inlet,
+    outlet: Outlet,
+    path: DataPath,
+    sockets: Sockets,
+    devices: Devices,
+    paths: Paths,
+    alive: Alive,
+    batch: Batch,
+    received: RecvBatch,
+    packet: Box<[u8]>,
+    malformed: u64,
+    receive_errors: u64,
+}
+
+impl Worker {
+    fn new(clock: Clock, sockets: Sockets, inlet: Inlet, outlet: Outlet) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&*inlet.waker, WAKER, Interest::READ)?;
+        for (token, (_, socket)) in (SOCKETS..).zip(sockets.iter()) {
+            poller.add(&socket.socket, token, Interest::READ)?;
+        }
+        Ok(Self {
+            clock,
+            poller,
+            inlet,
+            outlet,
+            path: DataPath::new(),
+            sockets,
+            devices: Devices::default(),
+            paths: Paths::default(),
+            alive: Alive::default(),
+            batch: Batch::new(),
+            received: RecvBatch::new(RECEIVE, LARGEST),
+            packet: vec![0; LARGEST].into(),
+            malformed: 0,
+            receive_errors: 0,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(64);
         loop {
-            for order in inlet.take() {
-                match order {
-                    Order::Snapshot(answer) => drop(answer.send(Snapshot::default())),
-                    Order::Stop => return outlet.event(Report::Ended(None)),
-                    Order::Sa(_)
-                    | Order::OuterMtu { .. }
-                    | Order::Policy(_)
-                    | Order::AddDevice(_)
-                    | Order::RemoveDevice(_)
-                    | Order::Speaker(_)
-                    | Order::Transmit(_) => {}
+            let now = self.clock.now();
+            let wake_at = [self.alive.due(), self.paths.refresh_at()].into_iter().flatten().min();
+            self.poller.wait(&mut events, wake_at.map(|at| at.saturating_since(now)))?;
+            let now = self.clock.now();
+            for ready in events.iter() {
+                if ready.token == WAKER {
+                    if let Next::End = self.obey(now)? {
+                        return Ok(());
+                    }
+                } else if let Some(slot) = ready.token.checked_sub(DEVICES) {
+                    self.serve_device(slot as usize, now)?;
+                } else {
+                    self.serve_socket((ready.token - SOCKETS) as usize, now)?;
                 }
             }
-            std::thread::yield_now();
+            self.tell(now);
         }
-    })
+    }
+
+    /// Carries out the orders that are waiting.
+    fn obey(&mut self, now: Instant) -> io::Result<Next> {
+        for order in self.inlet.take() {
+            match order {
+                Order::Sa(change) => self.change_sa(&change),
+                Order::OuterMtu { id, mtu } => {
+                    let result = self.path.set_outer_mtu(id, mtu.into());
+                    self.note(result, || format!("set the outer MTU of SA {} to {mtu}", id.0));
+                }
+                Order::Policy(PolicyChange::Install(policy)) => {
+                    let label = policy.label.clone();
+                    let result = self.path.set_policy(policy);
+                    self.note(result, || format!("install the policy {label}"));
+                }
+                Order::Policy(PolicyChange::Remove(label)) => self.path.remove_policy(&label),
+                Order::AddDevice(tun) => {
+                    let name = tun.name().to_owned();
+                    let result = self.add_device(tun);
+                    self.note(result, || format!("serve the device {name}"));
+                }
+                Order::RemoveDevice(name) => {
+                    let slot = Devices::slot(&mut self.path, &name);
+                    // Closing it takes it out of the poller.
+                    drop(self.devices.remove(slot));
+                }
+                Order::Speaker(speaker) => self.path.outbounds.set_speaker(speaker),
+                Order::Transmit(ike::Transmit { local, remote, payload }) => {
+                    self.sockets.send_ike(local, remote, &payload)?;
+                }
+                // Whoever asked may have gone.
+                Order::Snapshot(answer) => drop(answer.send(self.snapshot(now))),
+                Order::Stop => return Ok(Next::End),
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn change_sa(&mut self, change: &SaChange) {
+        let mut result = self.path.apply(change);
+        if result.is_ok()
+            && let SaChange::Install(child) = change
+            && let Some(mtu) = self.paths.mtu(child.path.remote.ip())
+        {
+            result = self.path.set_outer_mtu(child.id, mtu.into());
+        }
+        self.note(result, || match change {
+            SaChange::Install(child) => format!("install SA {} of {}", child.id.0, child.label),
+            SaChange::Activate(id) => format!("activate SA {}", id.0),
+            SaChange::Remove(id) => format!("remove SA {}", id.0),
+            SaChange::Move { id, .. } => format!("move SA {}", id.0),
+        });
+    }
+
+    fn add_device(&mut self, tun: Tun) -> io::Result<()> {
+        let slot = self.devices.insert(&mut self.path, tun);
+        match self.devices.get_mut(slot) {
+            Some(device) => self.poller.add(&device.tun, DEVICES + slot as u64, Interest::READ),
+            None => Ok(()),
+        }
+    }
+
+    /// Reports what could not be done.
+    fn note<E: std::fmt::Display>(&self, result: Result<(), E>, what: impl FnOnce() -> String) {
+        if let Err(why) = result {
+            self.outlet.event(Report::Refused(format!("cannot {}: {why}", what())));
+        }
+    }
+
+    /// Seals what waits on a device.
+    fn serve_device(&mut self, slot: usize, now: Instant) -> io::Result<()> {
+        let Self { path, sockets, devices, batch, packet, .. } = self;
+        let Some(device) = devices.get_mut(slot) else { return Ok(()) };
+        for _ in 0..READ {
+            let len = match device.read(packet) {
+                Ok(Some(len)) => len,
+                Ok(None) => break,
+                Err(error) => {
+                    batch.flush(sockets)?;
+                    self.lose_device(slot, &error);
+                    return Ok(());
+                }
+            };
+            let mut result = Ok(());
+            let via = device.via;
+            let out = |outgoing: Outgoing<'_>| match outgoing {
+                Outgoing::Datagram { path, tos, esp, .. } => {
+                    if result.is_ok() {
+                        result = batch.push(&path, tos, esp, sockets);
+                    }
+                }
+                Outgoing::Reply(reply) => device.write(reply),
+            };
+            // A packet that is refused is counted where it is refused, and goes no further.
+            let _ = path.outbounds.send(via, &mut packet[..len], out, now);
+            result?;
+        }
+        batch.flush(sockets)
+    }
+
+    fn lose_device(&mut self, slot: usize, error: &io::Error) {
+        if let Some(device) = self.devices.remove(slot) {
+            self.outlet.event(Report::Notice(format!("the device {} is gone: {error}", device.tun.name())));
+        }
+    }
+
+    /// Opens what arrived on a socket, or hands it up.
+    fn serve_socket(&mut self, number: usize, now: Instant) -> io::Result<()> {
+        let Self { sockets, received, path, devices, outlet, .. } = self;
+        let Some(socket) = sockets.get(number) else { return Ok(()) };
+        match socket.socket.recv_batch(received) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => {
+                self.receive_errors += 1;
+                return Err(e);
+            }
+        }
+        let port = socket.socket.local_addr().port();
+        for (arrival, bytes) in received.iter_mut() {
+            let is_esp = match socket.kind {
+                Kind::Ike => false,
+                Kind::Esp => true,
+                Kind::Natt => match classify(bytes) {
+                    Encapsulated::Esp => true,
+                    Encapsulated::Ike(_) => false,
+                    Encapsulated::Keepalive => continue,
+                    Encapsulated::Malformed => {
+                        self.malformed += 1;
+                        continue;
+                    }
+                },
+            };
+            if !is_esp {
+                outlet.datagram((arrival.local, port).into(), arrival.remote, bytes, now);
+                continue;
+            }
+            let from = (socket.kind == Kind::Natt).then_some(arrival.remote);
+            if let Ok(arrived) = path.inbounds.open(bytes, from, Tos(arrival.tos), now) {
+                devices.write(arrived.via, &bytes[arrived.range]);
+            }
+        }
+        self.alive.note(now);
+        Ok(())
+    }
+
+    /// Tells what the control side should know.
+    fn tell(&mut self, now: Instant) {
+        while let Some(event) = self.path.poll_event() {
+            self.outlet.event(Report::Esp(event));
+        }
+        if self.alive.due().is_some_and(|at| at <= now) {
+            let outlet = &self.outlet;
+            self.alive.tell(self.path.inbounds.iter(), |id| outlet.event(Report::Alive(id)), now);
+        }
+        while let Some(remote) = self.sockets.take_narrow() {
+            if let Some(mtu) = self.paths.learn(remote, now) {
+                self.fit_to(remote, mtu);
+            }
+        }
+        if self.paths.refresh_at().is_some_and(|at| at <= now) {
+            for (remote, mtu) in self.paths.refresh(now) {
+                self.fit_to(remote, mtu);
+            }
+        }
+    }
+
+    /// The path to a peer takes this much.
+    fn fit_to(&mut self, remote: std::net::IpAddr, mtu: u16) {
+        let leads_there = |id: &sa::SaId| self.path.outbounds.path(*id).is_some_and(|p| p.remote.ip() == remote);
+        let ids: Vec<_> = self.path.outbounds.iter().map(|(id, _)| id).filter(leads_there).collect();
+        for id in ids {
+            let result = self.path.set_outer_mtu(id, mtu.into());
+            self.note(result, || format!("set the outer MTU of SA {} to {mtu}", id.0));
+        }
+        self.outlet.event(Report::PathMtu { remote, mtu });
+    }
+
+    fn snapshot(&self, now: Instant) -> super::Snapshot {
+        let sockets = self.sockets.stats;
+        let own = [
+            ("malformed_datagram", self.malformed),
+            ("unusable_datagram", self.received.unusable()),
+            ("no_device", self.devices.missing),
+            ("no_socket", sockets.no_socket),
+            ("send_buffer_full", sockets.full),
+        ];
+        let refused: u64 = self.devices.iter().map(|device| device.refused).sum();
+        snapshot::of(&self.path, &self.paths, &own, (refused + sockets.refused, self.receive_errors), now)
+    }
 }

@@ -1,0 +1,182 @@
+//! The sockets of a worker: opened, found by local address, and sent through.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use os::{Datagram, DatagramSocket, Fragmentation, SocketOptions, raw, udp};
+use sa::Path;
+
+use super::Options;
+
+/// Peers whose paths proved too narrow and were not looked at yet, at most.
+const MAX_NARROW: usize = 64;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// UDP, the port of IKE.
+    Ike,
+    /// UDP, the port of NAT traversal.
+    Natt,
+    /// ESP without UDP.
+    Esp,
+}
+
+/// One socket, and what it could not pass on.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) kind: Kind,
+    pub(super) socket: DatagramSocket,
+}
+
+/// All sockets. A place in the list is a socket's number.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    all: Vec<Socket>,
+    /// Peers to whom a datagram was too large for the path.
+    narrow: Vec<IpAddr>,
+    pub(super) stats: Stats,
+}
+
+/// What was sent and what was not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stats {
+    /// The kernel refused it: no route, a firewall.
+    pub(super) refused: u64,
+    /// The kernel's buffer was full.
+    pub(super) full: u64,
+    /// No socket has its local address, port and family.
+    pub(super) no_socket: u64,
+}
+
+impl Sockets {
+    /// Opens what `options` ask for; also what is missing and can be done without, a sentence each.
+    pub(super) fn open(options: &Options) -> io::Result<(Self, Vec<String>)> {
+        let mut all = Vec::new();
+        let mut notes = Vec::new();
+        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+        let listen = if options.listen.is_empty() { &any[..] } else { &options.listen };
+        for local in listen {
+            if options.listen.is_empty() && local.is_ipv6() && !udp::has_ipv6() {
+                notes.push("there is no IPv6 here".to_owned());
+                continue;
+            }
+            all.extend(open_udp(*local, options)?);
+            match raw::bind_esp(*local, &forbidding()) {
+                Ok(socket) => all.push(Socket { kind: Kind::Esp, socket }),
+                Err(e) => notes.push(format!("ESP passes only inside UDP: {e}")),
+            }
+        }
+        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), stats: Stats::default() }, notes))
+    }
+
+    /// The sockets, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Socket)> {
+        self.all.iter().enumerate()
+    }
+
+    /// A socket by its number.
+    pub(super) fn get(&self, number: usize) -> Option<&Socket> {
+        self.all.get(number)
+    }
+
+    /// The socket that the packets of an SA leave by.
+    pub(super) fn for_path(&self, path: &Path) -> Option<usize> {
+        let kind = if path.udp { Kind::Natt } else { Kind::Esp };
+        self.all.iter().position(|s| s.kind == kind && is_from(s, path.local, path.udp))
+    }
+
+    /// Sends an IKE datagram. One that is larger than the path takes is fragmented.
+    ///
+    /// # Errors
+    /// The socket is of no more use.
+    pub(super) fn send_ike(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        let found = self.all.iter().find(|s| s.kind != Kind::Esp && is_from(s, local, true));
+        let Some(Socket { socket, .. }) = found else {
+            self.stats.no_socket += 1;
+            return Ok(());
+        };
+        let datagram = Datagram { remote, local: source(local), tos: 0, bytes };
+        match socket.send(&datagram) {
+            Err(e) if os::is_too_big(&e) => {
+                let sent = in_fragments(socket, &datagram, Fragmentation::Allow)?;
+                self.stats.refused += u64::from(sent.is_err());
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stats.full += 1,
+            Err(_) => self.stats.refused += 1,
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// Sends ESP datagrams through one socket. One that is larger than the path takes goes out in fragments this once,
+    /// and its path is looked at ([`Self::take_narrow`]).
+    ///
+    /// # Errors
+    /// The socket is of no more use.
+    pub(super) fn send_esp(&mut self, number: usize, datagrams: &[Datagram<'_>]) -> io::Result<()> {
+        let Some(Socket { socket, .. }) = self.all.get(number) else { return Ok(()) };
+        let sent = match socket.send_batch(datagrams) {
+            Ok(sent) => sent,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => os::Sent::default(),
+            Err(e) => return Err(e),
+        };
+        self.stats.full += (datagrams.len() - sent.done) as u64;
+        for (at, error) in sent.refused {
+            let Some(datagram) = datagrams.get(at) else { continue };
+            if !os::is_too_big(&error) {
+                self.stats.refused += 1;
+                continue;
+            }
+            let ip = datagram.remote.ip();
+            if self.narrow.len() < MAX_NARROW && !self.narrow.contains(&ip) {
+                self.narrow.push(ip);
+            }
+            let sent = in_fragments(socket, datagram, Fragmentation::PathMtu)?;
+            self.stats.refused += u64::from(sent.is_err());
+        }
+        Ok(())
+    }
+
+    /// A peer whose path proved too narrow since the last call.
+    pub(super) fn take_narrow(&mut self) -> Option<IpAddr> {
+        self.narrow.pop()
+    }
+}
+
+fn forbidding() -> SocketOptions {
+    SocketOptions { fragmentation: Fragmentation::Forbid, ..SocketOptions::default() }
+}
+
+fn open_udp(local: IpAddr, options: &Options) -> io::Result<[Socket; 2]> {
+    let ike = SocketOptions { fragmentation: Fragmentation::Allow, ..SocketOptions::default() };
+    let open = |kind, port, how: &SocketOptions| -> io::Result<Socket> {
+        Ok(Socket { kind, socket: udp::bind(SocketAddr::new(local, port), how)? })
+    };
+    Ok([open(Kind::Ike, options.ports.ike, &ike)?, open(Kind::Natt, options.ports.natt, &forbidding())?])
+}
+
+/// Whether a packet from `local` leaves by this socket.
+fn is_from(socket: &Socket, local: SocketAddr, with_port: bool) -> bool {
+    let bound = socket.socket.local_addr();
+    bound.is_ipv4() == local.is_ipv4()
+        && (!with_port || bound.port() == local.port())
+        && (bound.ip().is_unspecified() || local.ip().is_unspecified() || bound.ip() == local.ip())
+}
+
+/// The source address to ask the kernel for.
+pub(super) fn source(local: SocketAddr) -> Option<IpAddr> {
+    (!local.ip().is_unspecified()).then(|| local.ip())
+}
+
+/// Sends one datagram with the fragmentation given; the socket forbids it before and after.
+fn in_fragments(
+    socket: &DatagramSocket,
+    datagram: &Datagram<'_>,
+    how: Fragmentation,
+) -> io::Result<Result<(), io::Error>> {
+    socket.set_fragmentation(how)?;
+    let sent = socket.send(datagram);
+    socket.set_fragmentation(Fragmentation::Forbid)?;
+    Ok(sent)
+}
