@@ -1,5 +1,7 @@
 //! What holds for every file: no text makes a reader panic or shows a secret, and what is written comes back.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is the verdict")]
+
 use std::time::Duration;
 
 use base::Secret;

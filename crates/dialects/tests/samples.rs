@@ -1,16 +1,24 @@
 //! Whole files of each dialect, read into the model. The data are own files with the facts of real ones; where the
 //! real ones lie beside the workspace, they are read too.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is the verdict")]
+#![expect(clippy::disallowed_macros, reason = "a test says what it left out")]
+
 use std::path::{Path, PathBuf};
 
 use dialects::ipsec_conf::{self, Options};
 use dialects::{Files, MemoryFiles, Reading};
 use model::{DpdAction, Routing, Start, Tries, Version, Versions};
 
+/// A folder beside the workspace, where it exists.
+fn beside(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
+    folder.is_dir().then_some(folder)
+}
+
 /// The folder of the real files, where it exists.
 fn inputs() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/inputs");
-    folder.is_dir().then_some(folder)
+    beside("inputs")
 }
 
 /// `real`, a path below the real files, or else `own`, one below the data of these tests; and under which name.
@@ -136,4 +144,40 @@ fn a_libreswan_file_with_vti_interfaces() {
 #[test]
 fn a_libreswan_five_file_with_subnets_and_an_xfrm_interface() {
     insta::assert_snapshot!(shown(&own("libreswan-5.conf", "/etc/ipsec.conf", "pair.secrets")));
+}
+
+#[test]
+fn the_reference_samples_are_read_unchanged() {
+    let Some(folder) = beside("reference/dialect-samples") else {
+        println!("left out: the reference samples are not beside this workspace");
+        return;
+    };
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let secrets = "198.51.100.7 203.0.113.10 : PSK one\n198.51.100.7 203.0.113.20 : PSK two\n";
+    let mixed = read("strongswan-ipsecconf.txt");
+    // One text with the configuration, the keys and the commands behind each other.
+    let (conf, rest) = mixed.split_once("# /etc/ipsec.secrets\n").unwrap();
+    let (keys, script) = rest.split_once("# VTI").unwrap();
+    for (conf, keys, script, connections) in [
+        (read("openswan-seed-form.txt").as_str(), secrets, "", 1),
+        (read("libreswan-route-based.txt").as_str(), secrets, "", 2),
+        (conf, keys, script, 2),
+    ] {
+        let files = MemoryFiles::new().with("a.conf", conf).with("a.secrets", keys).with("vti.sh", script);
+        let options = Options { vti_script: Some("vti.sh".into()), ..Options::default() };
+        let reading = ipsec_conf::read_with("a.conf", &options, &files).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(reading.config.connections.len(), connections, "{conf}");
+    }
+}
+
+#[test]
+fn every_example_of_the_book_is_read() {
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book/configuration.md");
+    let book = std::fs::read_to_string(book).unwrap();
+    let examples: Vec<&str> = book.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 4);
+    for example in examples {
+        let files = MemoryFiles::new().with("simplon.toml", example).with("transit.psk", "key\n");
+        dialects::read("simplon.toml", &files).unwrap_or_else(|errors| panic!("{errors}"));
+    }
 }
