@@ -29,6 +29,6 @@ pub use error::{Error, Result};
 pub use matrix::{Case, Outcome, matrix, run_all};
 pub use peer::PeerKind;
 pub use report::Report;
-pub use scenario::{Initiator, Options, Scenario, run};
+pub use scenario::{Fault, Initiator, Options, Scenario, Trouble, run};
 pub use session::shell;
 pub use spec::{Encapsulation, Suite, Version};

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::peer::PeerKind;
 use crate::report::Report;
-use crate::scenario::{Initiator, Options, Scenario, missing, run};
+use crate::scenario::{Fault, Initiator, Options, Scenario, Trouble, missing, run};
 use crate::shell::{Out, Shell};
 use crate::spec::{Encapsulation, Suite, Version};
 
@@ -36,6 +36,10 @@ pub struct Case {
     pub esn: bool,
     /// The algorithms.
     pub suite: Suite,
+    /// What happens to the tunnel.
+    pub trouble: Option<Trouble>,
+    /// What is wrong in simplon's configuration.
+    pub fault: Option<Fault>,
     /// Why it cannot be run, whatever is installed.
     pub skip: Option<String>,
 }
@@ -51,6 +55,8 @@ impl Case {
             encapsulation: self.encapsulation,
             esn: self.esn,
             suite: self.suite,
+            trouble: self.trouble,
+            fault: self.fault,
             ..Options::default()
         }
     }
@@ -75,12 +81,18 @@ impl fmt::Display for Case {
         if self.suite == Suite::Modern {
             f.write_str(" modern")?;
         }
+        if let Some(trouble) = self.trouble {
+            write!(f, " trouble={trouble}")?;
+        }
+        if let Some(fault) = self.fault {
+            write!(f, " fault={fault}")?;
+        }
         Ok(())
     }
 }
 
 /// Every combination of peers, versions and roles in both scenarios; then plain ESP and ESN of
-/// simplon with every peer, and one of them with modern algorithms.
+/// simplon with every peer; then every trouble, and every fault in both roles.
 pub fn matrix() -> Vec<Case> {
     use PeerKind::{Libreswan, Simplon, Strongswan, StrongswanKernel};
     let mut cases = Vec::new();
@@ -93,6 +105,8 @@ pub fn matrix() -> Vec<Case> {
         encapsulation: Encapsulation::Auto,
         esn: false,
         suite: Suite::Classic,
+        trouble: None,
+        fault: None,
         skip: None,
     };
     for scenario in Scenario::ALL {
@@ -125,6 +139,20 @@ pub fn matrix() -> Vec<Case> {
     // The kernel's SAs behind a NAT, and its own initiative.
     cases.push(case(Scenario::OpenswanVgw, (StrongswanKernel, Simplon), Version::V2, Initiator::Customer));
     cases.push(case(Scenario::OpenswanVgw, (Simplon, StrongswanKernel), Version::V1, Initiator::Cloud));
+    for version in [Version::V1, Version::V2] {
+        for ends in [(Simplon, Strongswan), (Strongswan, Simplon), (Simplon, Simplon)] {
+            for trouble in Trouble::ALL {
+                let trouble = Some(trouble);
+                cases.push(Case { trouble, ..case(Scenario::OpenswanVgw, ends, version, Initiator::Customer) });
+            }
+        }
+        for initiator in [Initiator::Customer, Initiator::Cloud] {
+            for fault in Fault::ALL {
+                let case = case(Scenario::OpenswanVgw, (Simplon, Strongswan), version, initiator);
+                cases.push(Case { fault: Some(fault), ..case });
+            }
+        }
+    }
     cases.into_iter().map(Case::with_skip).collect()
 }
 
@@ -279,6 +307,8 @@ mod tests {
                             (case.scenario, case.customer, case.cloud) == (scenario, customer, cloud)
                                 && (case.version, case.initiator) == (version, initiator)
                                 && case.encapsulation == Encapsulation::Auto
+                                && case.trouble.is_none()
+                                && case.fault.is_none()
                         };
                         assert!(
                             runs.iter().any(|case| is_it(&case)),

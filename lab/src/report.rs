@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::peer::{PeerKind, Status};
-use crate::scenario::{Initiator, Options};
+use crate::scenario::{Fault, Initiator, Options, Trouble};
 use crate::shell::Shell;
 use crate::spec::{Encapsulation, Suite, Version};
 use crate::wire::Tally;
@@ -47,6 +47,23 @@ pub struct Report {
     pub cloud_status: Option<Status>,
     /// What passed between the gateways.
     pub wire: Option<Tally>,
+    /// What happened to the tunnel.
+    pub trouble: Option<Trouble>,
+    /// What was wrong in simplon's configuration.
+    pub fault: Option<Fault>,
+    /// Where a check did not hold: the ends of the gateways' logs.
+    pub logs: Vec<Log>,
+}
+
+/// The end of a gateway's log.
+#[derive(Clone, Debug, Serialize)]
+pub struct Log {
+    /// `customer` or `cloud`.
+    pub end: String,
+    /// The gateway.
+    pub peer: PeerKind,
+    /// Its last lines.
+    pub lines: Vec<String>,
 }
 
 /// Something that happened.
@@ -96,6 +113,9 @@ impl Reporter {
             customer_status: None,
             cloud_status: None,
             wire: None,
+            trouble: options.trouble,
+            fault: options.fault,
+            logs: Vec::new(),
         };
         Self { shell: shell.clone(), quiet: options.json, start: clock::now(), report }
     }
@@ -123,6 +143,11 @@ impl Reporter {
         let mark = if held { "ok  " } else { "FAIL" };
         self.show(&format!("      {mark}  {}: {}", check.name, check.found));
         self.report.checks.push(check);
+    }
+
+    pub(crate) fn log(&mut self, end: &str, peer: PeerKind, text: String) {
+        self.show(&format!("\nThe end of the log of the {end}'s gateway ({peer}):\n{text}"));
+        self.report.logs.push(Log { end: end.into(), peer, lines: text.lines().map(str::to_owned).collect() });
     }
 
     /// The two gateways' words side by side.

@@ -273,6 +273,11 @@ pub trait Peer {
     /// The last lines of its log.
     fn log_tail(&mut self, lines: usize) -> String;
 
+    /// Ends it as a power cut would: nothing is said to the other end. It can be started again.
+    fn crash(&mut self) {
+        self.stop();
+    }
+
     /// Ends it.
     fn stop(&mut self);
 }

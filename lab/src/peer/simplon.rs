@@ -139,6 +139,13 @@ impl Peer for Simplon {
         tail(&fs::read_to_string(self.dir.join("log")).unwrap_or_default(), lines)
     }
 
+    fn crash(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill();
+            let _ = fs::remove_file(self.dir.join("socket"));
+        }
+    }
+
     fn stop(&mut self) {
         self.daemon = None;
     }

@@ -98,6 +98,13 @@ impl Peer for StrongSwan {
         tail(&(read("stderr") + &read("charon.log")), lines)
     }
 
+    fn crash(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill();
+            let _ = fs::remove_file(self.dir.join("vici"));
+        }
+    }
+
     fn stop(&mut self) {
         self.daemon = None;
     }
@@ -156,7 +163,8 @@ fn swanctl(shell: &Shell, dir: &Path, words: &[&str]) -> Result<String> {
     shell.run(&all)
 }
 
-/// The connection as `swanctl.conf` writes it.
+/// The connection as `swanctl.conf` writes it. Without MOBIKE a moved NAT mapping is followed as RFC 7296 §2.23 says;
+/// with it, only when the peer says so (RFC 4555).
 pub(crate) fn swanctl_conf(spec: &ConnectionSpec) -> String {
     let mut out = String::new();
     let rekey = match spec.version {
@@ -178,7 +186,8 @@ pub(crate) fn swanctl_conf(spec: &ConnectionSpec) -> String {
         out,
         "connections {{\n  {name} {{\n    version = {version}\n    local_addrs = {local}\n    \
          remote_addrs = {remote}\n    proposals = {ike}\n{encap}    {rekey} = {ike_rekey}s\n    \
-         over_time = {ike_over}s\n    rand_time = 0s\n    keyingtries = 0\n    unique = replace\n",
+         over_time = {ike_over}s\n    rand_time = 0s\n    keyingtries = 0\n    unique = replace\n    \
+         mobike = no\n",
         name = spec.name,
         version = spec.version.number(),
         local = spec.local.address,

@@ -4,9 +4,11 @@
 
 mod asa;
 mod checks;
+mod fault;
 mod ncp_vgw;
 mod openswan_vgw;
 mod play;
+mod trouble;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +24,9 @@ use crate::shell::{Out, Shell};
 use crate::spec::{Encapsulation, Suite, Version};
 use crate::topology::{self, Ground};
 
+pub use fault::Fault;
 pub(crate) use play::play;
+pub use trouble::Trouble;
 
 /// Which end brings the tunnel up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,10 @@ pub struct Options {
     pub esn: bool,
     /// The algorithms.
     pub suite: Suite,
+    /// What happens to the tunnel.
+    pub trouble: Option<Trouble>,
+    /// What is wrong in simplon's configuration: then the tunnel must not come up.
+    pub fault: Option<Fault>,
     /// Say nothing while it runs: the report is what is wanted.
     pub json: bool,
     /// Show every command.
@@ -92,6 +100,8 @@ impl Default for Options {
             encapsulation: Encapsulation::Auto,
             esn: false,
             suite: Suite::Classic,
+            trouble: None,
+            fault: None,
             json: false,
             echo: false,
             keep: false,
@@ -185,6 +195,15 @@ impl Scenario {
         }
         if options.suite == Suite::Modern && version == Version::V1 {
             return Some("IKEv1 has no AEAD in phase 1".into());
+        }
+        if let Some(why) = options.trouble.and_then(|trouble| trouble.refuses(self, options)) {
+            return Some(why.into());
+        }
+        if options.fault.is_some() && Fault::end(options).is_none() {
+            return Some("faults are put into simplon's configuration".into());
+        }
+        if options.fault.is_some() && options.trouble.is_some() {
+            return Some("a fault and a trouble do not go together".into());
         }
         let refusal = |kind: PeerKind| kind.refuses(options.encapsulation, options.esn).map(str::to_owned);
         refusal(options.customer).or_else(|| refusal(options.cloud))

@@ -12,7 +12,7 @@ use crate::netns::{Lab, Node};
 use crate::peer::{Peer, PeerKind, Status};
 use crate::ping::{self, PATTERN};
 use crate::report::{Report, Reporter};
-use crate::scenario::{Initiator, Options, Scenario, checks};
+use crate::scenario::{Fault, Initiator, Options, Scenario, Trouble, checks};
 use crate::shell::Shell;
 use crate::spec::{Encapsulation, EspProposal, IkeProposal, Start};
 use crate::topology::{Ground, Site};
@@ -33,14 +33,14 @@ pub(super) fn suite(options: &Options, notes: &mut Vec<String>) -> (IkeProposal,
 }
 
 /// A run: everything that is up, in the order in which it goes down.
-struct Run<'a> {
-    options: &'a Options,
-    reporter: Reporter,
-    customer: Option<Box<dyn Peer>>,
-    cloud: Option<Box<dyn Peer>>,
+pub(super) struct Run<'a> {
+    pub(super) options: &'a Options,
+    pub(super) reporter: Reporter,
+    pub(super) customer: Option<Box<dyn Peer>>,
+    pub(super) cloud: Option<Box<dyn Peer>>,
     capture: Option<Capture>,
-    ground: Ground,
-    lab: Lab,
+    pub(super) ground: Ground,
+    pub(super) lab: Lab,
 }
 
 /// Plays a scenario to its end.
@@ -65,25 +65,45 @@ pub(crate) fn play(scenario: Scenario, options: &Options, shell: &Shell) -> Resu
             site.gateway.settle()?;
         }
     }
-    let plans = scenario.plans(&lab, &ground, options)?;
+    let plans = altered(scenario.plans(&lab, &ground, options)?, options);
     reporter.step(format!("topology built: namespaces {}*", lab.id()));
     for note in &plans.notes {
         reporter.step(format!("note: {note}"));
     }
     let mut run = Run { options, reporter, customer: None, cloud: None, capture: None, ground, lab };
-    let started = run.pings_fail().and_then(|()| run.start(&plans));
-    match started.and_then(|()| run.use_tunnel(scenario, &plans)) {
+    match run.steps(scenario, &plans) {
         Ok(()) => {}
         // What a gateway did not do is a finding; what the lab could not do is an error.
         Err(error @ (Error::Late { .. } | Error::Command { .. })) => run.give_up(&error),
         Err(error) => return Err(error),
     }
     run.check_wire()?;
+    run.show_logs_of_a_failure();
     if options.keep {
         run.hold()?;
     }
     run.stop();
     Ok(run.reporter.finish())
+}
+
+/// The plans with what the options put in: a fault at one end, a short patience with dead peers.
+fn altered(mut plans: super::Plans, options: &Options) -> super::Plans {
+    if let Some(fault) = options.fault {
+        let plan = match Fault::end(options) {
+            Some(Initiator::Cloud) => &mut plans.cloud,
+            Some(Initiator::Customer) | None => &mut plans.customer,
+        };
+        fault.put_into(&mut plan.spec);
+    }
+    if options.trouble.is_some() {
+        plans.customer.spec.dpd = Some(Trouble::dpd());
+        plans.cloud.spec.dpd = Some(Trouble::dpd());
+    }
+    if options.fault.is_some() || options.trouble.is_some() {
+        // Somebody's files are run as they are.
+        plans.customer.files = None;
+    }
+    plans
 }
 
 /// What was asked for besides the peers and the version, in words.
@@ -98,10 +118,31 @@ fn variant(options: &Options) -> String {
     if options.suite != crate::spec::Suite::Classic {
         words.push(options.suite.ike().to_string());
     }
+    words.extend(options.trouble.map(|trouble| format!("trouble: {trouble}")));
+    words.extend(options.fault.map(|fault| format!("wrong in simplon's configuration: {fault}")));
     words.join(", ")
 }
 
 impl Run<'_> {
+    fn steps(&mut self, scenario: Scenario, plans: &super::Plans) -> Result<()> {
+        self.pings_fail()?;
+        self.start(plans)?;
+        if let Some(fault) = self.options.fault {
+            return self.expect_fault(fault);
+        }
+        self.wait_until_up(plans)?;
+        self.trouble_after()?;
+        self.use_tunnel(scenario, plans)
+    }
+
+    pub(super) fn customer_status(&mut self) -> Result<Status> {
+        status(&mut self.customer)
+    }
+
+    pub(super) fn cloud_status(&mut self) -> Result<Status> {
+        status(&mut self.cloud)
+    }
+
     fn starting_site(&self) -> (&Site, &Site) {
         match self.options.initiator {
             Initiator::Customer => (&self.ground.customer, &self.ground.cloud),
@@ -127,9 +168,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Starts the responder, then the initiator, and waits for the tunnel.
+    /// Starts the responder, then the initiator.
     fn start(&mut self, plans: &super::Plans) -> Result<()> {
         self.capture = Some(Capture::start(&self.ground.internet)?);
+        self.trouble_before()?;
         let order = match self.options.initiator {
             Initiator::Customer => [Initiator::Cloud, Initiator::Customer],
             Initiator::Cloud => [Initiator::Customer, Initiator::Cloud],
@@ -148,6 +190,10 @@ impl Run<'_> {
             started?;
             self.reporter.step(format!("{kind} runs as the {end}'s gateway"));
         }
+        Ok(())
+    }
+
+    fn wait_until_up(&mut self, plans: &super::Plans) -> Result<()> {
         let start = clock::now();
         let spec = match self.options.initiator {
             Initiator::Customer => &plans.customer.spec,
@@ -156,10 +202,10 @@ impl Run<'_> {
         if spec.start == Start::OnTraffic {
             self.first_packet()?;
         }
-        let up = clock::wait_for("a tunnel at both ends", Duration::from_secs(20), || {
+        let patience = Duration::from_secs(if self.options.trouble.is_some() { 60 } else { 20 });
+        clock::wait_for("a tunnel at both ends", patience, || {
             Ok(is_up(&status(&mut self.customer)?) && is_up(&status(&mut self.cloud)?))
-        });
-        up?;
+        })?;
         let seconds = (clock::now() - start).as_secs_f64();
         self.reporter.report.tunnel_up_seconds = Some(seconds);
         self.reporter.step("the tunnel is up at both ends");
@@ -210,7 +256,7 @@ impl Run<'_> {
         answered += pings.answered;
         self.reporter.check("packets of 1500 bytes pass", pings.all_answered(), pings.to_string());
         let mut watch = checks::Watch::default();
-        if scenario == Scenario::NcpVgw {
+        if scenario == Scenario::NcpVgw && self.options.trouble.is_none() {
             answered += self.rekey_under_traffic(&ends[0], ends[1].1, &mut watch)?;
         }
         let (customer, cloud) = (status(&mut self.customer)?, status(&mut self.cloud)?);
@@ -229,7 +275,8 @@ impl Run<'_> {
         self.reporter.show("");
         for (end, peer) in [("customer", &mut self.customer), ("cloud", &mut self.cloud)] {
             if let Some(peer) = peer {
-                checks::simplon(&mut self.reporter, scenario, end, peer.as_mut())?;
+                let undisturbed = self.options.trouble.is_none();
+                checks::simplon(&mut self.reporter, scenario, end, undisturbed, peer.as_mut())?;
             }
         }
         Ok(())
@@ -267,18 +314,22 @@ impl Run<'_> {
         };
         let tally = Tally::of(&frames, self.ground.wire, &inner);
         let plain = !self.ground.nat && ![self.options.customer, self.options.cloud].contains(&PeerKind::Strongswan);
-        checks::wire(&mut self.reporter, &tally, plain);
+        checks::wire(&mut self.reporter, &tally, plain, self.options.fault.is_none());
         self.reporter.report.wire = Some(tally);
         Ok(())
     }
 
     fn give_up(&mut self, error: &Error) {
         self.reporter.check("the scenario was played to its end", false, error.to_string());
+    }
+
+    fn show_logs_of_a_failure(&mut self) {
+        if self.reporter.report.checks.iter().all(|check| check.held) {
+            return;
+        }
         for (end, peer) in [("customer", &mut self.customer), ("cloud", &mut self.cloud)] {
             if let Some(peer) = peer {
-                let line =
-                    format!("\nThe end of the log of the {end}'s gateway ({}):\n{}", peer.kind(), peer.log_tail(25));
-                self.reporter.show(&line);
+                self.reporter.log(end, peer.kind(), peer.log_tail(40));
             }
         }
     }
