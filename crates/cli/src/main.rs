@@ -1,1 +1,62 @@
-fn main() {}
+//! `simplon`: the gateway, the commands that talk to a running one, and the lab.
+//!
+//! | module | commands |
+//! | --- | --- |
+//! | `daemon` | `gateway` |
+//! | `orders` | `up`, `down`, `rekey`, `reload` |
+//! | `status`, `detail`, `table` | `status` |
+//! | `check` | `check` |
+//! | `lab` | `lab list`, `run`, `shell`, `matrix` |
+//!
+//! Exit codes are those of [`exit::Code`] (docs/book/cli.md).
+
+mod args;
+mod check;
+mod daemon;
+mod detail;
+mod exit;
+mod lab;
+mod orders;
+mod status;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+use crate::exit::{Code, Failed};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Gateway(options) => daemon::run(options),
+        Command::Status(options) => status::run(&options),
+        Command::Up(options) => orders::up(&options),
+        Command::Down(options) => orders::down(&options),
+        Command::Rekey(options) => orders::rekey(&options),
+        Command::Reload(options) => orders::reload(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Lab(command) => lab::run(command),
+    };
+    match done {
+        Ok(code) => code.into(),
+        Err(Failed { code, message }) => {
+            // There is nobody left to tell when standard error is gone.
+            let _ = writeln!(std::io::stderr().lock(), "simplon: {message}");
+            code.into()
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, such as `head`, is no error.
+fn say(text: &str) -> Result<Code, Failed> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failed::new(Code::Failed, format!("cannot write: {e}")))
+        }
+        Ok(()) | Err(_) => Ok(Code::Ok),
+    }
+}

@@ -1,0 +1,272 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gatewayd::admin::DEFAULT_SOCKET;
+
+/// Joins private networks over the public internet.
+#[derive(Debug, Parser)]
+#[command(
+    name = "simplon",
+    version,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 no gateway runs, 4 timed out"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a gateway in the foreground
+    Gateway(GatewayArgs),
+    /// Show how the connections of the running gateway are
+    Status(StatusArgs),
+    /// Bring a connection up and wait until it is
+    Up(UpArgs),
+    /// Take a connection down
+    Down(TargetArgs),
+    /// Make new keys for a connection
+    Rekey(RekeyArgs),
+    /// Let the running gateway read its configuration again
+    Reload(SocketArgs),
+    /// Read and validate a configuration, start nothing
+    Check(CheckArgs),
+    /// Whole scenarios on this machine, in network namespaces
+    #[command(subcommand)]
+    Lab(LabCommand),
+}
+
+/// Which gateway to talk to.
+#[derive(Args, Debug)]
+pub(crate) struct SocketArgs {
+    /// Admin socket of the gateway
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GatewayArgs {
+    /// simplon.toml or ipsec.conf
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: String,
+    /// The keys of an ipsec.conf, where they do not stand beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<String>,
+    /// The script that makes the VTI devices of an ipsec.conf
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vti_script: Option<String>,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+    /// What to log: error, warn, info, debug, or a filter such as info,ike=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: String,
+    /// How to write the log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// UDP port of IKE in place of 500, for tests
+    #[arg(long, value_name = "PORT", hide_short_help = true)]
+    pub(crate) port: Option<u16>,
+    /// UDP port of NAT traversal in place of 4500, for tests
+    #[arg(long, value_name = "PORT", hide_short_help = true)]
+    pub(crate) natt_port: Option<u16>,
+    /// Whether super-packets pass between the kernel and the data path
+    #[arg(long, value_name = "WHETHER", default_value = "auto", hide_short_help = true)]
+    pub(crate) offloads: OffloadsArg,
+}
+
+/// How to write the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for a person
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// Whether to use offloads.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OffloadsArg {
+    /// Where the kernel has them
+    Auto,
+    /// One packet at a time
+    Off,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Only this connection
+    #[arg(value_name = "CONNECTION")]
+    pub(crate) connection: Option<String>,
+    /// Everything that is known, counters included
+    #[arg(short, long)]
+    pub(crate) detail: bool,
+    /// As JSON (docs/book/status.md)
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) json: bool,
+    /// Again every second, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TargetArgs {
+    /// CONNECTION, or CONNECTION/CHILD for one of its children
+    #[arg(value_name = "CONNECTION[/CHILD]")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Seconds to wait for it; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RekeyArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// The keys of the IKE SA, instead of those that carry packets
+    #[arg(long)]
+    pub(crate) ike: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// simplon.toml or ipsec.conf
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    /// The keys of an ipsec.conf, where they do not stand beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<String>,
+    /// The script that makes the VTI devices of an ipsec.conf
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vti_script: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to do in the lab.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// List the scenarios
+    List,
+    /// Run a scenario; it ends with 0 only if every check held
+    Run(LabRunArgs),
+    /// Build the ground of a scenario and start a shell in it
+    Shell(LabShellArgs),
+    /// Run every combination of scenarios, peers, versions and roles
+    Matrix(LabMatrixArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabRunArgs {
+    /// Which scenario
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: String,
+    /// The other end: simplon, strongswan, strongswan-kernel or libreswan
+    #[arg(long, value_name = "PEER", conflicts_with_all = ["customer", "cloud"])]
+    pub(crate) peer: Option<String>,
+    /// The gateway at the customer's end
+    #[arg(long, value_name = "PEER")]
+    pub(crate) customer: Option<String>,
+    /// The gateway at the cloud's end
+    #[arg(long, value_name = "PEER")]
+    pub(crate) cloud: Option<String>,
+    /// Version of IKE: 1 or 2
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) ike: Option<u8>,
+    /// Which end begins: customer or cloud
+    #[arg(long, value_name = "END", default_value = "customer")]
+    pub(crate) initiator: String,
+    /// Plain ESP, IP protocol 50
+    #[arg(long)]
+    pub(crate) plain_esp: bool,
+    /// Extended sequence numbers
+    #[arg(long)]
+    pub(crate) esn: bool,
+    /// Modern algorithms in place of the documents' own
+    #[arg(long)]
+    pub(crate) modern: bool,
+    /// The report as JSON, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show every command
+    #[arg(short = 'x', long)]
+    pub(crate) echo: bool,
+    /// Leave everything up at the end, until Ctrl-C
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write what passed between the gateways to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabShellArgs {
+    /// Which scenario
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: String,
+    /// In which of its namespaces; the customer's gateway where none is named
+    #[arg(value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Show every command
+    #[arg(short = 'x', long)]
+    pub(crate) echo: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabMatrixArgs {
+    /// How many at once
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// Only those whose line has this word in it
+    #[arg(value_name = "WORD")]
+    pub(crate) words: Vec<String>,
+    /// List them, run nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// The outcomes as JSON, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_are_understood() {
+        for line in [
+            "simplon gateway -c aws.conf --secrets aws.secrets --socket /tmp/s --log debug --log-format json",
+            "simplon gateway -c simplon.toml --port 1500 --natt-port 14500",
+            "simplon status --detail --json",
+            "simplon status Tunnel1 --watch",
+            "simplon up Tunnel1/net --timeout 5",
+            "simplon down Tunnel1 --socket /tmp/s",
+            "simplon rekey Tunnel1 --ike",
+            "simplon check simplon.toml --json",
+            "simplon lab run openswan-vgw --peer strongswan --json",
+            "simplon lab matrix --list",
+        ] {
+            Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+        assert!(Arguments::try_parse_from(["simplon", "gateway"]).is_err());
+    }
+}

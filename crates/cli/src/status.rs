@@ -1,0 +1,101 @@
+//! `simplon status`.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use gateway::status::{ConnectionStatus, SaStatus, Status, short_duration};
+use gatewayd::admin::Client;
+
+use crate::args::StatusArgs;
+use crate::detail;
+use crate::exit::{Code, Failed};
+use crate::orders::{explain, pause};
+use crate::say;
+use crate::table::{aligned, bytes};
+
+/// Clears the terminal and goes to its first line.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// Shows how the gateway is, once or again and again.
+pub(crate) fn run(args: &StatusArgs) -> Result<Code, Failed> {
+    let mut client = Client::connect(&args.socket.socket)?;
+    loop {
+        let status = only(client.status()?, args.connection.as_deref())?;
+        let text = if args.json {
+            let json = serde_json::to_string_pretty(&status);
+            json.map_err(|e| Failed::new(Code::Failed, format!("cannot write JSON: {e}")))? + "\n"
+        } else if args.detail {
+            detail::show(&status)
+        } else {
+            show(&status)
+        };
+        if !args.watch {
+            return say(&text);
+        }
+        say(&format!("{CLEAR}{text}"))?;
+        pause(Duration::from_secs(1));
+    }
+}
+
+/// The status of one connection, or of all.
+fn only(mut status: Status, connection: Option<&str>) -> Result<Status, Failed> {
+    if let Some(name) = connection {
+        status.connections.retain(|connection| connection.name == name);
+        if status.connections.is_empty() {
+            return Err(Failed::new(Code::Failed, format!("there is no connection {name}")));
+        }
+    }
+    Ok(status)
+}
+
+/// A line for each connection, and what is wrong below.
+fn show(status: &Status) -> String {
+    if status.connections.is_empty() {
+        return "no connections\n".to_owned();
+    }
+    let heading = ["CONNECTION", "STATE", "FOR", "PEER", "IKE", "ESP", "IN", "OUT"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(heading).chain(status.connections.iter().map(row)).collect();
+    let mut text = aligned(&rows);
+    if status.connections.iter().any(|c| row(c).iter().any(|cell| cell.ends_with('!'))) {
+        text += "! weak algorithms\n";
+    }
+    for connection in &status.connections {
+        if let Some(failure) = &connection.last_failure {
+            // Writing to a String does not fail.
+            let ago = short_duration(failure.ago_s);
+            let _ = write!(text, "\n{} ({ago} ago)", explain(&connection.name, failure));
+            if let Some(again) = connection.retry_in_s {
+                let _ = write!(text, "\n  tried again in {}", short_duration(again));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn row(connection: &ConnectionStatus) -> Vec<String> {
+    let mark = |weak: bool| if weak { "!" } else { "" };
+    let ike = connection.ike_sas.iter().rev().find(|sa| sa.state != "connecting");
+    let ike_text = ike.map_or("-".to_owned(), |sa| format!("{} {}{}", sa.version, sa.suite, mark(sa.is_weak)));
+    let active: Vec<&SaStatus> =
+        connection.children.iter().filter_map(|c| c.sas.iter().rfind(|sa| sa.state == "active")).collect();
+    let esp = active.first().map_or("-".to_owned(), |sa| {
+        let more = if active.len() > 1 { format!(" (+{})", active.len() - 1) } else { String::new() };
+        let udp = if sa.encapsulation == "udp" { "/udp" } else { "" };
+        format!("{}{udp}{more}{}", sa.suite, mark(active.iter().any(|sa| sa.is_weak)))
+    });
+    let carried = |bytes_of: fn(&gateway::status::Traffic) -> u64| -> String {
+        let sas = connection.children.iter().flat_map(|c| &c.sas);
+        bytes(sas.filter_map(|sa| sa.traffic.as_ref()).map(bytes_of).sum())
+    };
+    vec![
+        connection.name.clone(),
+        connection.state.to_string(),
+        short_duration(connection.for_s),
+        ike.map_or_else(|| connection.remote.clone(), |sa| sa.remote.clone()),
+        ike_text,
+        esp,
+        carried(|t| t.inbound.bytes),
+        carried(|t| t.outbound.bytes),
+    ]
+}
