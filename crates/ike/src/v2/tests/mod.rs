@@ -1,0 +1,4 @@
+//! Pairs of sessions in virtual time. Each test is a sentence.
+
+mod establish;
+mod harness;

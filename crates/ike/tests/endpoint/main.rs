@@ -1,0 +1,8 @@
+//! Two gateways' endpoints on a virtual network: what must hold whatever the network does.
+#![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
+
+mod faults;
+mod flood;
+mod host;
+mod lifecycle;
+mod storm;
