@@ -198,6 +198,16 @@ impl Gateway {
         self.pump(now);
     }
 
+    /// A connection cannot begin yet, and why, in a sentence without a full stop: its peer's name does not resolve, or
+    /// no route leads to it.
+    pub fn note_waiting(&mut self, connection: &str, why: &str, now: Instant) {
+        let Some(id) = self.by_name.get(connection).copied() else { return };
+        if let Some(record) = self.records.get_mut(&id).filter(|record| record.why != why) {
+            record.why = why.to_owned();
+            self.tell(id, Severity::Warning, "waiting", why.to_owned(), now);
+        }
+    }
+
     /// Says what the MTU of the outer path of a connection is, in bytes.
     pub fn set_path_mtu(&mut self, connection: &str, mtu: u16, _now: Instant) {
         let record = self.by_name.get(connection).and_then(|id| self.records.get_mut(id));

@@ -288,8 +288,13 @@ impl Control {
         let mut waiting = false;
         for connection in connections {
             let found = self.resolver.find(&connection, world.netlink()).await;
-            waiting |= resolve::is_waiting(&connection, found);
             let now = self.clock.now();
+            if let Some(why) = resolve::waits_for(&connection, found) {
+                waiting = true;
+                if !self.resolver.is_asking(&connection) {
+                    self.gateway.note_waiting(&connection.name, &why, now);
+                }
+            }
             if let Some(mtu) = found.path_mtu {
                 self.gateway.set_path_mtu(&connection.name, mtu, now);
             }

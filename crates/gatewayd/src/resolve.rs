@@ -89,6 +89,14 @@ impl Resolver {
         }
     }
 
+    /// Whether a name of this connection was never answered for yet.
+    pub fn is_asking(&self, connection: &Connection) -> bool {
+        [&connection.local, &connection.remote].into_iter().any(|side| match &side.address {
+            Address::Name(name) => !self.known.contains_key(name.as_str()),
+            Address::Any | Address::Ip(_) | Address::Prefix(_) => false,
+        })
+    }
+
     /// What is known for a connection now.
     pub async fn find(&self, connection: &Connection, netlink: &Netlink) -> Found {
         let address = |of: &Address| match of {
@@ -113,8 +121,31 @@ impl Resolver {
     }
 }
 
-/// Whether a connection waits for an address that may still be found.
-pub fn is_waiting(connection: &Connection, found: Found) -> bool {
-    let may_be_found = !matches!(connection.remote.address, Address::Any | Address::Prefix(_));
-    may_be_found && (found.remote.is_none() || found.local.is_none())
+/// What a connection waits for that may still be found, in a sentence without a full stop.
+pub fn waits_for(connection: &Connection, found: Found) -> Option<String> {
+    match (&connection.remote.address, found.remote, found.local) {
+        (Address::Any | Address::Prefix(_), ..) | (_, Some(_), Some(_)) => None,
+        (Address::Name(name), None, _) => Some(format!("waits until {name} resolves to an address")),
+        (Address::Ip(_), None, _) => None,
+        (_, Some(remote), None) => Some(format!("waits until there is a route to {remote}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_says_what_it_waits_for() {
+        let mut connection = Connection::named("a");
+        connection.remote.address = Address::Name("vpn.example.com".into());
+        let nothing = Found::default();
+        let text = waits_for(&connection, nothing).unwrap();
+        assert!(text.contains("vpn.example.com"), "{text}");
+        let remote = Some("192.0.2.1".parse().unwrap());
+        assert!(waits_for(&connection, Found { remote, ..nothing }).unwrap().contains("route to 192.0.2.1"));
+        assert_eq!(waits_for(&connection, Found { remote, local: remote, path_mtu: None }), None);
+        connection.remote.address = Address::Any;
+        assert_eq!(waits_for(&connection, nothing), None);
+    }
 }
