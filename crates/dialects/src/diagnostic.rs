@@ -248,20 +248,16 @@ impl Text {
     }
 
     /// Hides these bytes from every line that is given away.
-    pub(crate) fn hide(&mut self, range: Range<usize>) {
-        if range.start >= range.end {
-            return;
-        }
-        self.hidden.push(range);
-        self.hidden.sort_by_key(|range| range.start);
-        let mut apart: Vec<Range<usize>> = Vec::new();
-        for range in self.hidden.drain(..) {
-            match apart.last_mut() {
+    pub(crate) fn hide(&mut self, ranges: impl IntoIterator<Item = Range<usize>>) {
+        let mut all = std::mem::take(&mut self.hidden);
+        all.extend(ranges.into_iter().filter(|range| range.start < range.end));
+        all.sort_by_key(|range| range.start);
+        for range in all {
+            match self.hidden.last_mut() {
                 Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                Some(_) | None => apart.push(range),
+                Some(_) | None => self.hidden.push(range),
             }
         }
-        self.hidden = apart;
     }
 
     /// The bytes of the line that holds the byte `at`, without its end of line.
@@ -298,7 +294,8 @@ impl Text {
             }
             at = to;
         };
-        for hidden in self.hidden.iter().filter(|h| h.start < line.end && h.end > line.start) {
+        let first = self.hidden.partition_point(|hidden| hidden.end <= line.start);
+        for hidden in self.hidden[first..].iter().take_while(|hidden| hidden.start < line.end) {
             copy(&mut shown, &mut columns, hidden.start.max(line.start), false);
             copy(&mut shown, &mut columns, hidden.end.min(line.end), true);
         }
@@ -339,7 +336,7 @@ mod tests {
     #[test]
     fn a_hidden_part_is_masked_and_the_columns_behind_it_follow() {
         let mut text = Text::new("s", "id : PSK \"cloudneta\" x\nnext".to_owned());
-        text.hide(9..20);
+        text.hide(std::iter::once(9..20));
         let place = text.place(21..22);
         assert_eq!(&*place.text, "id : PSK {secret} x");
         assert_eq!(&place.text[place.columns.clone()], "x");

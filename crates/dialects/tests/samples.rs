@@ -181,3 +181,31 @@ fn every_example_of_the_book_is_read() {
         dialects::read("simplon.toml", &files).unwrap_or_else(|errors| panic!("{errors}"));
     }
 }
+
+/// Five hundred connections with their keys, each with its own.
+#[test]
+fn in_a_large_file_each_connection_has_its_own_key() {
+    let (mut conf, mut secrets, mut toml) = (String::new(), String::new(), String::new());
+    for n in 0..500 {
+        let peer = format!("10.{}.{}.1", n / 200, n % 200);
+        conf.push_str(&format!(
+            "conn c{n}\n\tauthby=psk\n\tauto=add\n\tleft=192.0.2.1\n\tright={peer}\n\tike=aes128-sha1-modp1024!\n"
+        ));
+        secrets.push_str(&format!("192.0.2.1 {peer} : PSK key{n}\n"));
+        toml.push_str(&format!("[connection.c{n}]\nremote = \"{peer}\"\npsk = \"key{n}\"\n"));
+        toml.push_str(&format!("[connection.c{n}.child.c]\nlocal = \"192.0.2.0/24\"\nremote = \"{peer}\"\n"));
+    }
+    let files = MemoryFiles::new().with("a.conf", conf).with("a.secrets", secrets).with("a.toml", toml);
+    for path in ["a.conf", "a.toml"] {
+        let reading = dialects::read(path, &files).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(reading.config.connections.len(), 500);
+        assert!(
+            reading
+                .config
+                .connections
+                .iter()
+                .enumerate()
+                .all(|(n, c)| c.psk[0].expose() == format!("key{n}").as_bytes())
+        );
+    }
+}

@@ -263,6 +263,9 @@ fn give_key(connection: &mut Connection, secrets: &Secrets, path: &str, dialect:
 /// Adds a connection, or its children to one that shares its IKE SA.
 fn take_in(connections: &mut Vec<Connection>, connection: Connection, report: &mut Report) {
     let alike = |known: &Connection| {
+        if (&known.local, &known.remote) != (&connection.local, &connection.remote) {
+            return false;
+        }
         let renamed = Connection {
             name: known.name.clone(),
             children: known.children.clone(),

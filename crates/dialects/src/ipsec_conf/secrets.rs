@@ -100,11 +100,13 @@ impl Secrets {
         let entries = entries(&text);
         // First hide every secret, then speak: a message about one line may show another.
         let parsed: Vec<_> = entries.iter().map(|at| split(&text.text, at.clone())).collect();
-        for (line, at) in parsed.iter().zip(&entries) {
-            // A comment behind a key may hold the one before it.
+        let hidden = parsed.iter().zip(&entries).map(|(line, at)| {
             let hidden = line.hidden();
-            text.hide(if hidden.is_empty() { hidden } else { hidden.start..text.line_around(at.end).end });
-        }
+            // A comment behind a key may hold the one before it.
+            if hidden.is_empty() { hidden } else { hidden.start..text.line_around(at.end).end }
+        });
+        let hidden: Vec<_> = hidden.collect();
+        text.hide(hidden);
         for (line, at) in parsed.into_iter().zip(entries) {
             match line {
                 Line::Include(pattern) => self.include(&text, at, &pattern, depth, files, report),

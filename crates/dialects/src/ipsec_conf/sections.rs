@@ -64,7 +64,8 @@ pub(super) fn read(path: &str, files: &dyn Files, report: &mut Report) -> Read {
 impl Read {
     fn file(&mut self, path: &str, text: String, depth: usize, files: &dyn Files, report: &mut Report) {
         self.files += 1;
-        let text = Text::new(path, text);
+        let mut text = Text::new(path, text);
+        hide_secrets(&mut text);
         // Settings of an included file belong to its own sections; those behind an include to none.
         let mut open = false;
         for (start, line) in text.lines() {
@@ -196,6 +197,17 @@ impl Read {
         };
         self.pragma = Some((dialect.trim().to_owned(), text.place(start..start + line.len())));
     }
+}
+
+/// Hides what someone took for the place of a key: `psk=…`. Keys have a file of their own.
+fn hide_secrets(text: &mut Text) {
+    let suspicious = |key: &str| ["psk", "passw", "secret"].iter().any(|word| key.to_ascii_lowercase().contains(word));
+    let setting = |(start, line): (usize, &str)| {
+        let (key, value) = line.split_once('=').filter(|(key, _)| suspicious(key) && key.trim() != "secretsfile")?;
+        Some(start + key.len() + 1..start + key.len() + 1 + value.len())
+    };
+    let found: Vec<_> = text.lines().filter_map(setting).collect();
+    text.hide(found);
 }
 
 /// The line up to a `#` at its beginning or behind a blank, outside of double quotes.

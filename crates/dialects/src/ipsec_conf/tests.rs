@@ -430,6 +430,14 @@ fn a_missing_key_is_an_error_that_shows_the_entry_to_write() {
 }
 
 #[test]
+fn a_key_in_the_wrong_file_does_not_show() {
+    for line in ["psk=cloudneta", "leftpassword = \"cloudneta\"", "Secret=cloudneta # cloudneta"] {
+        let errors = errors(&format!("{SWAN}  {line}\n"));
+        assert!(errors.contains("{secret}") && !errors.contains("cloudneta"), "{errors}");
+    }
+}
+
+#[test]
 fn a_broken_secrets_file_shows_no_key() {
     let broken = "192.0.2.1 203.0.113.10 PSK \"no colon\"\n192.0.2.1 : \"no kind\"\n: PSK 0xnothex\n: PSK \"open\n: PSK two words\n";
     let files = files(SWAN).with("/etc/s", broken);

@@ -9,6 +9,9 @@ use ipnet::IpNet;
 
 use crate::selector::parse_net;
 
+/// The smallest MTU that a configuration may ask for, in bytes (RFC 791 §3.1).
+const SMALLEST_MTU: u16 = 576;
+
 /// A device as the script makes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VtiDevice {
@@ -92,7 +95,7 @@ fn set_link(devices: &mut [VtiDevice], words: &[&str]) {
         ["dev", name, ..] | [name, ..] => Some(*name),
         [] => None,
     };
-    let mtu = behind(words, "mtu").and_then(|mtu| mtu.parse().ok());
+    let mtu = behind(words, "mtu").and_then(|mtu| mtu.parse().ok()).filter(|mtu| *mtu >= SMALLEST_MTU);
     if let (Some(device), Some(mtu)) = (named(devices, name), mtu) {
         device.mtu = Some(mtu);
     }
@@ -147,6 +150,13 @@ iptables -t mangle -A INPUT -p esp -j MARK --set-xmark 100
             routes: vec!["10.2.0.0/16".parse().unwrap()],
         };
         assert_eq!(read_vti_script(script), [expected]);
+    }
+
+    #[test]
+    fn an_mtu_that_no_configuration_may_have_is_passed_over() {
+        let script = |mtu: u16| format!("ip link add a type vti key 1; ip link set a mtu {mtu}");
+        assert_eq!(read_vti_script(&script(575))[0].mtu, None);
+        assert_eq!(read_vti_script(&script(576))[0].mtu, Some(576));
     }
 
     #[test]

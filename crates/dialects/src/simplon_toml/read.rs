@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use base::Secret;
 use model::{
@@ -63,39 +64,55 @@ pub fn read(path: &str, files: &dyn Files) -> Result<Reading, Errors> {
         files.read(path).map_err(|why| Errors(vec![Diagnostic::new(format!("cannot read {path}: {why}"))]))?;
     let mut text = Text::new(path, content);
     let source = text.text.clone();
-    let table = match DeTable::parse(&source) {
-        Ok(table) => table.into_inner(),
+    let root = match DeTable::parse(&source) {
+        Ok(table) => DeValue::Table(table.into_inner()),
         Err(error) => return Err(Errors(vec![syntax_error(text, &error)])),
     };
-    hide_secrets(&table, false, false, &mut text);
+    let mut secrets = Vec::new();
+    find_secrets(&root, 0..0, Holds::Settings, &mut secrets);
+    text.hide(secrets);
     let document = Document { text, report: RefCell::new(Report::default()) };
-    let config = config(Table::new(&document, &table), files);
+    let config = root.as_table().map_or_else(Config::default, |table| config(Table::new(&document, table), files));
     document.report.into_inner().finish(config)
 }
 
-/// Hides what is a secret: the value of `psk`, and of a key that the format does not have unless it resembles one that
-/// holds none, because it may be a misspelt `psk`. Names (of connections and children) are no keys.
-fn hide_secrets(table: &DeTable<'_>, keys_are_names: bool, inside_psk: bool, text: &mut Text) {
-    for (key, value) in table.iter() {
-        let name: &str = key.get_ref();
-        let secret = inside_psk || !keys_are_names && name == "psk";
-        let known = keys_are_names || KEYS.iter().any(|keys| keys.contains(&name)) || is_slip(name);
-        hide_value(value, secret || !known, !keys_are_names && matches!(name, "connection" | "child"), secret, text);
+/// What the value of a key is, as far as it may be shown.
+#[derive(Clone, Copy, PartialEq)]
+enum Holds {
+    /// A setting, or a table of settings.
+    Settings,
+    /// A table whose keys are names.
+    Names,
+    /// A key that the format does not have and that resembles none which holds no secret: it may be a misspelt `psk`.
+    Unknown,
+    /// A key.
+    Secret,
+}
+
+/// Finds what must not be shown.
+fn find_secrets(value: &DeValue<'_>, span: Range<usize>, holds: Holds, found: &mut Vec<Range<usize>>) {
+    if let Some(array) = value.as_array() {
+        array.iter().for_each(|item| find_secrets(item.get_ref(), item.span(), holds, found));
+    } else if let Some(table) = value.as_table() {
+        for (key, inner) in table.iter() {
+            find_secrets(inner.get_ref(), inner.span(), held_by(key.get_ref(), holds), found);
+        }
+    } else if matches!(holds, Holds::Unknown | Holds::Secret) {
+        found.push(span);
     }
 }
 
-/// Whether `name` is a misspelt key that holds no secret.
-fn is_slip(name: &str) -> bool {
-    nearest(name, KEYS.into_iter().flatten().copied()).is_some_and(|meant| meant != "psk")
-}
-
-fn hide_value(value: &toml::Spanned<DeValue<'_>>, hide: bool, names: bool, secret: bool, text: &mut Text) {
-    if let Some(table) = value.get_ref().as_table() {
-        hide_secrets(table, names, secret, text);
-    } else if let Some(array) = value.get_ref().as_array() {
-        array.iter().for_each(|item| hide_value(item, hide, names, secret, text));
-    } else if hide {
-        text.hide(value.span());
+/// What the key `name` holds in a table that is `outer` itself.
+fn held_by(name: &str, outer: Holds) -> Holds {
+    let keys = || KEYS.into_iter().flatten().copied();
+    match (outer, name) {
+        (Holds::Secret, _) | (Holds::Settings | Holds::Unknown, "psk") => Holds::Secret,
+        (Holds::Names, _) => Holds::Settings,
+        (Holds::Settings | Holds::Unknown, "connection" | "child") => Holds::Names,
+        (Holds::Settings | Holds::Unknown, _) => {
+            let harmless = nearest(name, keys()).is_some_and(|meant| meant != "psk");
+            if harmless { Holds::Settings } else { Holds::Unknown }
+        }
     }
 }
 
@@ -105,7 +122,7 @@ fn syntax_error(mut text: Text, error: &toml::de::Error) -> Diagnostic {
     let span = error.span().unwrap_or(0..0);
     let line = text.line_around(span.start.min(text.text.len()));
     let shown = visible_part(&text.text[..line.start], &text.text[line.clone()]);
-    text.hide(line.start + shown..line.end);
+    text.hide(std::iter::once(line.start + shown..line.end));
     Diagnostic::at(text.place(span), format!("this is not TOML: {}", error.message().trim().replace('\n', ", ")))
 }
 
