@@ -24,18 +24,33 @@ pub enum Admit<'a> {
 /// packets are fragmented instead.
 const IPV6_MIN_MTU: usize = 1280;
 
-/// Our addresses, from which senders hear that a packet is too big.
+/// The addresses from which senders hear that a packet is too big. Without one they hear it from the packet's own
+/// destination, as from Linux's tunnels: the host drops what arrives from an address of its own, and a strict reverse
+/// path filter drops what arrives from anywhere but behind the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Speaker {
-    /// For IPv4. Where a gateway has no inner address, it is the dummy address of RFC 7600 §2.
+    /// For IPv4; unspecified means none.
     pub v4: Ipv4Addr,
-    /// For IPv6; without one, nothing is said.
+    /// For IPv6.
     pub v6: Option<Ipv6Addr>,
 }
 
 impl Default for Speaker {
     fn default() -> Self {
-        Self { v4: Ipv4Addr::new(192, 0, 0, 8), v6: None }
+        Self { v4: Ipv4Addr::UNSPECIFIED, v6: None }
+    }
+}
+
+impl Speaker {
+    /// What the sender of `packet` is told.
+    fn say(self, packet: &[u8], destination: IpAddr, mtu: usize) -> Option<Vec<u8>> {
+        let own = match destination {
+            IpAddr::V4(_) => Some(self.v4).filter(|v4| !v4.is_unspecified()).map(IpAddr::from),
+            IpAddr::V6(_) => self.v6.map(IpAddr::from),
+        };
+        let source = own.unwrap_or(destination);
+        // RFC 1122 §3.2.1.3, RFC 4291 §2.7: a group is never a source.
+        if source.is_multicast() { None } else { icmp::too_big(packet, source, mtu) }
     }
 }
 
@@ -47,16 +62,14 @@ pub fn admit(packet: &[u8], mtu: usize, df: DfPolicy, speaker: Speaker, fresh_id
     }
     match Ip::parse(packet) {
         Ok(Ip::V4(ip)) if ip.dont_fragment() && df == DfPolicy::Honour => {
-            Admit::TooBig(icmp::too_big(packet, speaker.v4.into(), mtu))
+            Admit::TooBig(speaker.say(packet, ip.destination().into(), mtu))
         }
         Ok(Ip::V4(_)) => match Fragments::new(packet, mtu, fresh_id) {
             Ok(fragments) => Admit::Fragments(fragments),
             Err(_) => Admit::TooBig(None),
         },
         Ok(Ip::V6(_)) if packet.len() <= IPV6_MIN_MTU => Admit::Send,
-        Ok(Ip::V6(_)) => {
-            Admit::TooBig(speaker.v6.and_then(|v6| icmp::too_big(packet, IpAddr::V6(v6), mtu.max(IPV6_MIN_MTU))))
-        }
+        Ok(Ip::V6(ip)) => Admit::TooBig(speaker.say(packet, ip.destination().into(), mtu.max(IPV6_MIN_MTU))),
         // What is not IP is refused when it is sealed.
         Err(_) => Admit::Send,
     }
@@ -137,8 +150,18 @@ mod tests {
         assert!(matches!(admit(&udp6(1280), 1200, DfPolicy::Clear, SPEAKER, 0), Admit::Send));
         let Admit::TooBig(Some(answer)) = admit(&udp6(1281), 1200, DfPolicy::Clear, SPEAKER, 0) else { panic!() };
         assert_eq!(answer[44..48], 1280u32.to_be_bytes());
-        let silent = Speaker { v6: None, ..SPEAKER };
-        assert!(matches!(admit(&udp6(1281), 1200, DfPolicy::Clear, silent, 0), Admit::TooBig(None)));
+    }
+
+    #[test]
+    fn without_an_address_of_its_own_the_gateway_speaks_for_the_destination() {
+        for (packet, destination) in [(udp(1401), "10.1.0.2"), (udp6(1401), "2001:db8::3")] {
+            let Admit::TooBig(Some(answer)) = admit(&packet, 1400, DfPolicy::Honour, Speaker::default(), 0) else {
+                panic!()
+            };
+            assert_eq!(Ip::parse(&answer).unwrap().source(), destination.parse::<IpAddr>().unwrap());
+        }
+        let group = build::udp("[2001:db8::2]:1".parse().unwrap(), "[ff0e::1]:2".parse().unwrap(), &[0; 1400]).unwrap();
+        assert!(matches!(admit(&group, 1400, DfPolicy::Honour, Speaker::default(), 0), Admit::TooBig(None)));
     }
 
     #[test]
