@@ -237,7 +237,7 @@ impl Node {
         ])
     }
 
-    fn sysctl(&self, settings: &[&str]) -> Result<()> {
+    pub(crate) fn sysctl(&self, settings: &[&str]) -> Result<()> {
         let mut words = vec!["sysctl", "-qw"];
         words.extend(settings);
         self.run(&words).map(drop)

@@ -27,7 +27,7 @@ pub fn shell(scenario: Scenario, node: Option<&str>, options: &Options, out: Out
     }
     shell.say("");
     for (site, plan) in [(&ground.customer, plans.customer), (&ground.cloud, plans.cloud)] {
-        site.gateway.settle()?;
+        site.gateway.settle(PeerKind::Simplon)?;
         let command = simplon::written(&lab, &site.gateway, plan)?;
         shell.say(&format!("  The gateway {}: {command}", site.gateway.name));
     }

@@ -50,8 +50,8 @@ impl Ground {
 }
 
 /// The two virtual private clouds of the CloudFormation lab with Openswan.
-pub(crate) const OPENSWAN_VGW: &str = "\
- aaIDC-VPC1 10.60.0.0/16                                   aaAWS-VPC2 10.50.0.0/16
+pub(crate) const OPENSWAN_VGW: &str =
+    " aaIDC-VPC1 10.60.0.0/16                                   aaAWS-VPC2 10.50.0.0/16
  ┌──────────────────────────────────────┐                  ┌──────────────────────────────┐
  │ idc-ec2          idc-vpc             │                  │ vgw                  aws-ec2 │
  │ 10.60.1.100 ──── router, 1:1 NAT ────┼──── internet ────┼ 43.200.61.196 ── 10.50.1.100 │
@@ -61,8 +61,7 @@ pub(crate) const OPENSWAN_VGW: &str = "\
  └──────────────────────────────────────┘";
 
 /// The NCP gateway and its AWS counterpart.
-pub(crate) const NCP_VGW: &str = "\
- NCP 192.168.1.0/24                                        AWS 172.31.0.0/16
+pub(crate) const NCP_VGW: &str = " NCP 192.168.1.0/24                                        AWS 172.31.0.0/16
  ┌──────────────────────────────────────┐                  ┌──────────────────────────────┐
  │ ncp-server          ncp-vpn          │                  │ vgw                  aws-ec2 │
  │ 192.168.1.13 ────── 49.236.139.115 ──┼──── internet ────┼ 3.34.211.29 ── 172.31.36.10  │

@@ -1,5 +1,8 @@
 //! The ground under the scenarios, on the real kernel. Needs root; says what it left out.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is the verdict")]
+#![expect(clippy::disallowed_macros, reason = "a test says what it left out")]
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;

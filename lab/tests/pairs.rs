@@ -1,6 +1,9 @@
 //! The scenarios with strongSwan at both ends: the lab itself is held to the peers it stands on.
 //! Needs root and strongSwan; says what it left out. The whole matrix is `simplon lab matrix`.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is the verdict")]
+#![expect(clippy::disallowed_macros, reason = "a test says what it left out")]
+
 use lab::{Error, Initiator, Options, PeerKind, Scenario, Version, run};
 
 fn strongswan_twice() -> Option<Options> {

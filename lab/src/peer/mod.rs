@@ -164,17 +164,25 @@ pub struct Interface {
 }
 
 impl Place {
-    /// Gives the namespace itself the addresses, and makes it a router.
+    /// Gives the namespace itself the addresses, and makes it a router for `kind`.
     ///
     /// # Errors
     ///
     /// When that fails.
-    pub fn settle(&self) -> Result<()> {
+    pub fn settle(&self, kind: PeerKind) -> Result<()> {
         for interface in &self.interfaces {
             self.node.address(&interface.name, &interface.address.to_string())?;
         }
         self.node.route("default", &self.router.to_string())?;
-        self.node.forward()
+        self.node.forward()?;
+        if kind == PeerKind::Simplon {
+            // As simplon asks: what arrives in clear must not pass for what came out of the tunnel.
+            let names = self.interfaces.iter().map(|interface| interface.name.as_str());
+            let strict: Vec<String> =
+                names.chain(["all", "default"]).map(|name| format!("net.ipv4.conf.{name}.rp_filter=1")).collect();
+            self.node.sysctl(&strict.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 }
 

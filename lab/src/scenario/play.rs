@@ -62,7 +62,7 @@ pub(crate) fn play(scenario: Scenario, options: &Options, shell: &Shell) -> Resu
     let ground = scenario.build(&lab)?;
     for (kind, site) in [(options.customer, &ground.customer), (options.cloud, &ground.cloud)] {
         if !kind.in_guest() {
-            site.gateway.settle()?;
+            site.gateway.settle(kind)?;
         }
     }
     let plans = altered(scenario.plans(&lab, &ground, options)?, options);
