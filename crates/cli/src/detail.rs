@@ -49,8 +49,7 @@ fn show_connection(connection: &ConnectionStatus, data_path: &DataPathCounters, 
         out.line(2, "tried again in", &short_duration(again));
     }
     if let Some(failure) = &connection.last_failure {
-        let ago = short_duration(failure.ago_s);
-        out.title(2, &format!("{} ({ago} ago)", explain(&connection.name, failure)).replace('\n', "\n  "));
+        out.title(2, &explain(&connection.name, failure, true).replace('\n', "\n  "));
     }
     show_ike(&connection.ike_sas, out);
     for child in &connection.children {

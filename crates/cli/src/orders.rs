@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway::status::{ConnectionStatus, FailureStatus, Status};
+use gateway::status::{ConnectionStatus, FailureStatus, Status, short_duration};
 use gatewayd::admin::{Client, Request};
 
 use crate::args::{RekeyArgs, SocketArgs, TargetArgs, UpArgs};
@@ -81,7 +81,7 @@ fn progress(status: &Status, target: &str, at_ms: u64) -> Progress {
     let failure = connection.last_failure.as_ref().filter(|failure| failure.at_ms >= at_ms);
     match (missing, failure) {
         (None, _) => Progress::Up(summary(connection)),
-        (Some(_), Some(failure)) => Progress::Failed(explain(target, failure)),
+        (Some(_), Some(failure)) => Progress::Failed(explain(target, failure, false)),
         (Some(child), None) => Progress::Pending(format!("{} is {}", child.name, connection.state)),
     }
 }
@@ -116,9 +116,11 @@ fn summary(connection: &ConnectionStatus) -> String {
     text
 }
 
-/// The cause of a failure, what each side offered, the nearest match, and the lines to look at.
-pub(crate) fn explain(target: &str, failure: &FailureStatus) -> String {
-    let mut text = format!("{target} did not come up: {} [{}]", failure.sentence, failure.cause);
+/// The cause of a failure, what each side offered, the nearest match, and the lines to look at; how long `ago` it was,
+/// if that is wanted.
+pub(crate) fn explain(target: &str, failure: &FailureStatus, ago: bool) -> String {
+    let when = if ago { format!(", {} ago", short_duration(failure.ago_s)) } else { String::new() };
+    let mut text = format!("{target} did not come up: {} [{}]{when}", failure.sentence, failure.cause);
     if !failure.ours.is_empty() {
         text += &format!("\n  we offer:        {}", failure.ours.join(", "));
     }

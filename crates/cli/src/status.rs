@@ -1,6 +1,5 @@
 //! `simplon status`.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use gateway::status::{ConnectionStatus, SaStatus, Status, short_duration};
@@ -61,11 +60,10 @@ fn show(status: &Status) -> String {
     }
     for connection in &status.connections {
         if let Some(failure) = &connection.last_failure {
-            // Writing to a String does not fail.
-            let ago = short_duration(failure.ago_s);
-            let _ = write!(text, "\n{} ({ago} ago)", explain(&connection.name, failure));
+            text.push('\n');
+            text += &explain(&connection.name, failure, true);
             if let Some(again) = connection.retry_in_s {
-                let _ = write!(text, "\n  tried again in {}", short_duration(again));
+                text += &format!("\n  tried again in:  {}", short_duration(again));
             }
             text.push('\n');
         }
@@ -75,7 +73,7 @@ fn show(status: &Status) -> String {
 
 fn row(connection: &ConnectionStatus) -> Vec<String> {
     let mark = |weak: bool| if weak { "!" } else { "" };
-    let ike = connection.ike_sas.iter().rev().find(|sa| sa.state != "connecting");
+    let ike = connection.ike_sas.iter().rev().find(|sa| matches!(sa.state.as_str(), "established" | "rekeying"));
     let ike_text = ike.map_or("-".to_owned(), |sa| format!("{} {}{}", sa.version, sa.suite, mark(sa.is_weak)));
     let active: Vec<&SaStatus> =
         connection.children.iter().filter_map(|c| c.sas.iter().rfind(|sa| sa.state == "active")).collect();

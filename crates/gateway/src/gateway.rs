@@ -480,6 +480,10 @@ impl Gateway {
             | ike::Event::PeerMoved { peer, .. } => Some(*peer),
             ike::Event::Failed { peer, .. } => *peer,
         };
+        let is_said = id.and_then(|id| self.records.get(&id)).is_some_and(|record| record.is_connecting);
+        if is_said && matches!(event, ike::Event::Connecting { .. }) {
+            return;
+        }
         match id {
             Some(id) => self.tell(id, told.severity, told.name, told.text.clone(), now),
             None => self.outputs.push_back(Output::Event(GatewayEvent { connection: None, ..told.clone() })),
