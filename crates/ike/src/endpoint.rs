@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Deadline, Instant, Machine, Random};
-use model::{Connection, Tries, Uniqueness, Version};
+use model::{Connection, Start, Tries, Uniqueness, Version};
 use sa::{SaChange, SaId};
 
 use crate::context::{Again, Context, Ends, Numbers, Signal};
@@ -23,6 +23,9 @@ use crate::{natt, v1, v2};
 /// Time after which one of two IKE SAs with the same peer goes. Both ends often begin at once; the wait lets a
 /// peer with other rules make its choice first, so that not each end deletes what the other keeps.
 const DUPLICATE_GRACE: Duration = Duration::from_secs(3);
+
+/// IKE SAs that came up within this time were begun by both ends at once.
+const SAME_TIME: Duration = Duration::from_secs(10);
 
 /// Names a session within the endpoint; later ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,12 +217,10 @@ impl Endpoint {
             }
             (None, 0, 1 | 2) => self.respond(ends, &header, message, now),
             (None, _, 1 | 2) => self.core.counters.drop(DropReason::UnknownSpi),
-            (_, _, major) => {
-                self.core.counters.drop(DropReason::UnknownVersion);
-                if major > 2 {
-                    v2::refuse_version(ends, &header, &mut self.core.context(self.half_open.len(), false, now));
-                }
+            (_, _, 3..) => {
+                v2::refuse_version(ends, &header, &mut self.core.context(self.half_open.len(), false, now));
             }
+            (_, _, 0 | 1 | 2) => self.core.counters.drop(DropReason::UnknownVersion),
         }
     }
 
@@ -342,7 +343,6 @@ impl Endpoint {
             (Ends { local, remote }, peer.connection.versions.initiate(), self.core.outputs.len());
         let first_contact = self.established_session(peer.id).is_none();
         let mut ctx = self.core.context(self.half_open.len(), first_contact, now);
-        ctx.tell(Event::Connecting { peer: peer.id, version, remote });
         let session = match version {
             Version::V1 => Session::V1(v1::Session::initiate(peer, ends, children, &mut ctx)),
             Version::V2 => Session::V2(v2::Session::initiate(peer, ends, children, &mut ctx)),
@@ -466,9 +466,10 @@ impl Endpoint {
                     self.renew(peer, now);
                 }
             }
-            Signal::Closed { peer, again, .. } => {
+            Signal::Closed { peer, reason, again } => {
                 self.remove(key);
                 if let Some(peer) = peer {
+                    let again = if reason == CloseReason::PeerDeleted { self.after_delete(peer) } else { again };
                     self.handle_closed(peer, again, now);
                 }
             }
@@ -492,14 +493,23 @@ impl Endpoint {
         if twins.is_empty() {
             return;
         }
-        for twin in &twins {
-            self.move_children(*twin, key, now);
+        if let Some(winner) = self.winner(id) {
+            for loser in twins.into_iter().chain([key]).filter(|loser| *loser != winner) {
+                self.move_children(loser, winner, now);
+            }
         }
         // In IKEv1 a peer that renews phase 1 has two for a moment, whatever its uniqueness.
         if uniqueness == Uniqueness::Replace || self.version_of(key) == Some(Version::V1) {
             let wait = jittered(DUPLICATE_GRACE, &mut self.core.random);
             self.set_settle(id, Some(now + wait));
         }
+    }
+
+    /// What becomes of a connection that the peer took down: it stays down, unless it is to be up always. Then it is
+    /// tried again after a while, so that we do not argue with the peer's operator.
+    fn after_delete(&self, id: PeerId) -> Again {
+        let children = self.core.peers.get(id).map_or(&[][..], |peer| &peer.connection.children);
+        if children.iter().any(|child| child.start == Start::AtOnce) { Again::Later } else { Again::OnTraffic }
     }
 
     /// A session of this peer is gone: another is begun where one is wanted.
@@ -575,28 +585,21 @@ impl Endpoint {
         self.begin(id, now);
     }
 
-    /// The IKE SA that lives on. Where each end began one, both see the same two initiator SPIs, and the lower one
-    /// wins at both ends; where one end began all, the newest does.
+    /// The IKE SA that lives on: the newest. But where each end began one at about the same time, each may see the
+    /// other's come last; then the one with the lower initiator SPI wins, which both ends know.
     fn winner(&self, id: PeerId) -> Option<Key> {
-        let established = self.sessions_of(id).into_iter().filter(|key| self.is_established(*key));
-        let newest_of = |ours: bool, keys: &[Key]| {
-            keys.iter()
-                .copied()
-                .filter(|key| self.sessions.get(key).is_some_and(|s| s.session.is_initiator() == ours))
-                .max()
-        };
-        let keys: Vec<_> = established.collect();
-        let initiator_spi = |key: Key| {
-            self.sessions.get(&key).map_or(u64::MAX, |slot| {
-                let session = &slot.session;
-                if session.is_initiator() { session.local_spi() } else { session.remote_spi() }
-            })
-        };
-        match (newest_of(true, &keys), newest_of(false, &keys)) {
-            (Some(ours), Some(theirs)) if initiator_spi(theirs) < initiator_spi(ours) => Some(theirs),
-            (Some(ours), _) => Some(ours),
-            (None, theirs) => theirs,
-        }
+        let mut views: Vec<_> = self
+            .sessions_of(id)
+            .into_iter()
+            .filter(|key| self.is_established(*key))
+            .filter_map(|key| Some((key, self.sessions.get(&key)?.session.view())))
+            .collect();
+        views.sort_by_key(|(key, view)| (view.established_at, *key));
+        let (newest, last) = views.pop()?;
+        let same_time = |at: Option<Instant>| at.zip(last.established_at).is_some_and(|(a, b)| b - a < SAME_TIME);
+        let rival =
+            views.iter().rev().find(|(_, v)| v.is_initiator != last.is_initiator && same_time(v.established_at));
+        Some(rival.filter(|(_, view)| view.spis.0 < last.spis.0).map_or(newest, |(key, _)| *key))
     }
 
     /// Forgets a session that its peer has forgotten: nothing is sent.

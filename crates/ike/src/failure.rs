@@ -95,7 +95,7 @@ impl Cause {
             Self::UnknownPeer { claimed: None } => &[Setting::RemoteAddress],
             Self::UnknownPeer { claimed: Some(_) } | Self::WrongRemoteId { .. } => &[Setting::RemoteId],
             Self::WrongPsk => &[Setting::Psk],
-            Self::PeerRefusedUs { .. } => &[Setting::Psk, Setting::LocalId],
+            Self::PeerRefusedUs { .. } => &[Setting::Psk, Setting::LocalId, Setting::RemoteId],
             Self::WrongLocalId { .. } => &[Setting::LocalId],
             Self::NoIkeProposal => &[Setting::Ike],
             Self::NoChildProposal => &[Setting::Esp],

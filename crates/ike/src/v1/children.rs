@@ -437,6 +437,7 @@ impl Established {
 
     /// Takes over the children of a predecessor.
     pub(super) fn adopt_children(&mut self, handover: Handover, link: &Link, ctx: &mut Context<'_>) {
+        self.is_succeeded = false;
         let (path, patience) = (self.path(link), memory(&ctx.options.retransmission));
         for mut child in handover.children {
             if child.path != path && child.path.udp == path.udp {

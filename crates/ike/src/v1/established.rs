@@ -69,7 +69,7 @@ pub(crate) struct Established {
     /// The endpoint was asked for a successor.
     pub(super) is_renewing: bool,
     /// A successor took the children over.
-    is_succeeded: bool,
+    pub(super) is_succeeded: bool,
     keepalive_at: Option<Instant>,
     pub(super) watch: Watch,
     pub(super) children: Vec<Child>,

@@ -84,6 +84,8 @@ fn an_identity_that_the_peer_does_not_expect_is_named() {
         &[Setting::LocalId, Setting::RemoteId],
         |cause| matches!(cause, Cause::PeerRefusedUs { claimed } | Cause::WrongLocalId { ours: claimed, .. } if *claimed == Identity::Fqdn("someone.else".into())),
         |cause| match cause {
+            // The left end refused when it was asked for another identity than its own.
+            Cause::PeerRefusedUs { .. } => true,
             Cause::WrongRemoteId { got, .. } => *got == Identity::Fqdn("someone.else".into()),
             Cause::UnknownPeer { claimed } => *claimed == Some(Identity::Fqdn("someone.else".into())),
             _ => false,
@@ -97,6 +99,8 @@ fn an_identity_that_the_peer_does_not_have_is_named() {
         |left| left.remote.id = Some(Identity::Fqdn("expected.example".into())),
         &[Setting::RemoteId, Setting::LocalId],
         |cause| match cause {
+            // The right end refused when it was asked for another identity than its own.
+            Cause::PeerRefusedUs { .. } => true,
             Cause::WrongRemoteId { got, .. } => *got == Identity::Ip(RIGHT.parse().unwrap()),
             Cause::UnknownPeer { claimed } => *claimed == Some(Identity::Ip(RIGHT.parse().unwrap())),
             _ => false,

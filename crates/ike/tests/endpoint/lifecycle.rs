@@ -54,7 +54,12 @@ fn when_both_ends_begin_at_once_one_tunnel_remains() {
             );
             let settled: Vec<_> = world.hosts.iter().map(|h| h.established()[0].spis).collect();
             world.run_for(60 * SECOND);
-            assert_eq!(settled, world.hosts.iter().map(|h| h.established()[0].spis).collect::<Vec<_>>());
+            assert_eq!(
+                settled,
+                world.hosts.iter().map(|h| h.established()[0].spis).collect::<Vec<_>>(),
+                "{version:?} {seed} {:#?}",
+                world.hosts[0].events
+            );
         }
     }
 }
