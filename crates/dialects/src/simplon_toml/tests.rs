@@ -76,6 +76,10 @@ fn each_setting_knows_its_line_and_the_key_does_not_show() {
     let shown = |setting| sources.of(setting).unwrap().to_string();
     assert_eq!(shown(model::Setting::Connection), "/etc/simplon.toml:1: [connection.office]");
     assert_eq!(shown(model::Setting::Psk), "/etc/simplon.toml:3: psk = {secret}");
+    let in_file =
+        reading(&WHOLE.replace("psk = \"cloudneta\"", "psk-file = \"office.psk\"")).config.connections.remove(0);
+    let source = in_file.sources.of(model::Setting::Psk).unwrap();
+    assert_eq!(source.to_string(), "/etc/simplon.toml:3: psk-file = \"office.psk\"");
     assert_eq!(shown(model::Setting::RemoteSelector), "/etc/simplon.toml:7: remote = \"10.2.0.0/16\"");
 }
 
