@@ -94,6 +94,7 @@ struct Slot {
     session: Session,
     deadline: Option<Deadline>,
     first_message: Option<(u64, SocketAddr)>,
+    began_at: Instant,
     local_spi: u64,
     /// The peer that it serves; none while that is not known, or when it only lives until it is deleted.
     peer: Option<PeerId>,
@@ -298,7 +299,7 @@ impl Endpoint {
             v2::Session::respond(ends, header, message, &mut ctx).map(Session::V2)
         };
         let Some(session) = session else { return };
-        let key = self.insert(session, Some((header.initiator_spi, ends.remote)));
+        let key = self.insert(session, Some((header.initiator_spi, ends.remote)), now);
         self.half_open.insert(key);
         self.settle(key, outputs, now);
         // A flood from forged sources fills the table with first messages alone. A real peer goes on within a round
@@ -347,11 +348,11 @@ impl Endpoint {
             Version::V1 => Session::V1(v1::Session::initiate(peer, ends, children, &mut ctx)),
             Version::V2 => Session::V2(v2::Session::initiate(peer, ends, children, &mut ctx)),
         };
-        let key = self.insert(session, None);
+        let key = self.insert(session, None, now);
         self.settle(key, outputs, now);
     }
 
-    fn insert(&mut self, session: Session, first_message: Option<(u64, SocketAddr)>) -> Key {
+    fn insert(&mut self, session: Session, first_message: Option<(u64, SocketAddr)>, now: Instant) -> Key {
         self.last_key += 1;
         let key = Key(self.last_key);
         let (local_spi, peer) = (session.local_spi(), session.peer());
@@ -363,8 +364,10 @@ impl Endpoint {
             self.by_peer.entry(peer).or_default().insert(key);
         }
         self.by_child.extend(session.child_ids().into_iter().map(|id| (id, key)));
-        self.sessions
-            .insert(key, Slot { session, deadline: None, first_message, local_spi, peer, is_redundant: false });
+        self.sessions.insert(
+            key,
+            Slot { session, deadline: None, first_message, began_at: now, local_spi, peer, is_redundant: false },
+        );
         key
     }
 
@@ -451,11 +454,11 @@ impl Endpoint {
         match signal {
             Signal::Established { peer, replace_all } => self.handle_established(key, peer, replace_all, now),
             Signal::Successor(session) => {
-                let key = self.insert(*session, None);
+                let key = self.insert(*session, None, now);
                 self.refresh(key);
             }
             Signal::Redundant(session) => {
-                let key = self.insert(*session, None);
+                let key = self.insert(*session, None, now);
                 if let Some(slot) = self.sessions.get_mut(&key) {
                     slot.is_redundant = true;
                 }
@@ -484,11 +487,11 @@ impl Endpoint {
         self.set_retry(id, None);
         let uniqueness = self.core.peers.get(id).map_or(Uniqueness::Replace, |peer| peer.connection.uniqueness);
         let twins = self.twins(key, id);
-        if replace_all && uniqueness != Uniqueness::Never {
-            for twin in twins {
-                self.abandon(twin, id, now);
-            }
-            return;
+        let (forgotten, twins): (Vec<_>, Vec<_>) = twins
+            .into_iter()
+            .partition(|twin| replace_all && uniqueness != Uniqueness::Never && self.is_older(*twin, key));
+        for twin in forgotten {
+            self.abandon(twin, id, now);
         }
         if twins.is_empty() {
             return;
@@ -554,6 +557,14 @@ impl Endpoint {
         let own = remote_id(&key);
         let others = self.sessions_of(id).into_iter().filter(|other| *other != key);
         others.filter(|other| self.is_established(*other) && remote_id(other) == own).collect()
+    }
+
+    /// Whether `old` was up before `new` began. INITIAL_CONTACT speaks of such alone: one that came up while the message
+    /// that says it was under way is no leftover of the peer's former life.
+    fn is_older(&self, old: Key, new: Key) -> bool {
+        let up_at = self.sessions.get(&old).and_then(|slot| slot.session.view().established_at);
+        let began_at = self.sessions.get(&new).map(|slot| slot.began_at);
+        up_at.zip(began_at).is_some_and(|(up, began)| up < began)
     }
 
     /// In IKEv1 children belong to the peer: a newer phase 1 takes them over. In IKEv2 they stay where they are.

@@ -46,7 +46,7 @@ fn when_both_ends_begin_at_once_one_tunnel_remains() {
             let mut world = host::world(version, Link { jitter: Duration::from_millis(20), ..Link::default() }, seed);
             initiate(&mut world, 0);
             initiate(&mut world, 1);
-            world.run_for(15 * SECOND);
+            world.run_for(30 * SECOND);
             assert!(
                 agree(&world),
                 "{version:?} seed {seed}: {:#?}",

@@ -30,7 +30,12 @@ fn both_ends_beginning_at_once_over_a_bad_link_settle_on_one_tunnel() {
             let mut world = host::world(version, Link::bad(20), seed);
             initiate(&mut world, 0);
             initiate(&mut world, 1);
-            assert!(settles_within(&mut world, Duration::from_secs(600)), "{version:?} seed {seed}");
+            let settles = settles_within(&mut world, Duration::from_secs(600));
+            assert!(
+                settles,
+                "{version:?} seed {seed}: {:?}",
+                world.hosts.iter().map(|h| (&h.events, h.endpoint.sas())).collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -314,8 +314,9 @@ impl KeSent {
         let id = encode_identity(&attempt.connection.local_id(link.ends.local.ip()));
         let proof = exchanged.proof(&skeyid, true, &id);
         let mut payloads = Payloads::new().with(payload::ID, &id).with(payload::HASH, proof.expose());
-        // A renewal is not a first contact: the peer would take down what is to go on.
-        if !attempt.is_renewal && attempt.connection.uniqueness != Uniqueness::Never {
+        // A renewal is not a first contact, nor is the second of two that both sides began at once: the peer would take
+        // down what is to go on.
+        if ctx.first_contact && !attempt.is_renewal && attempt.connection.uniqueness != Uniqueness::Never {
             let cookies = link.cookies.bytes();
             let kind = notify::INITIAL_CONTACT;
             let note = Notify { protocol: protocol::ISAKMP, spi: &cookies, kind, data: &[] };
