@@ -76,8 +76,8 @@ impl Control {
     pub(crate) const EMPTY: Self = Self([0; CONTROL_LEN]);
 
     /// What a datagram to send carries: `IP_TOS` or `IPV6_TCLASS`, and `IP_PKTINFO` or `IPV6_PKTINFO` when the local
-    /// address is chosen. Also how many bytes count.
-    pub(crate) fn for_send(remote: IpAddr, local: Option<IpAddr>, tos: u8) -> (Self, usize) {
+    /// address is chosen, and `UDP_SEGMENT` for a run. Also how many bytes count.
+    pub(crate) fn for_send(remote: IpAddr, local: Option<IpAddr>, tos: u8, segment: u16) -> (Self, usize) {
         let mut control = Self::EMPTY;
         let class = i32::from(tos).to_ne_bytes();
         let mut len = match remote {
@@ -99,10 +99,13 @@ impl Control {
             }
             None => {}
         }
+        if segment != 0 {
+            len = control.push(len, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
         (control, len)
     }
 
-    /// Writes one message at `at` and returns where the next one goes. The two that are ever written fit.
+    /// Writes one message at `at` and returns where the next one goes. The three that are ever written fit.
     fn push(&mut self, at: usize, level: i32, kind: i32, data: &[u8]) -> usize {
         let end = at + HEADER + data.len();
         let (len, level, kind) = ((HEADER + data.len()).to_ne_bytes(), level.to_ne_bytes(), kind.to_ne_bytes());
@@ -126,10 +129,10 @@ impl Control {
         })
     }
 
-    /// The local address that a received datagram was sent to, and its traffic class; what is not said is
-    /// unspecified and zero.
-    pub(crate) fn arrival(&self, len: usize) -> (Option<IpAddr>, u8) {
-        let (mut local, mut tos) = (None, 0);
+    /// The local address that a received datagram was sent to, its traffic class, and the length of the datagrams it is
+    /// made of; what is not said is unspecified and zero.
+    pub(crate) fn arrival(&self, len: usize) -> (Option<IpAddr>, u8, usize) {
+        let (mut local, mut tos, mut segment) = (None, 0, 0);
         for (level, kind, data) in self.messages(len) {
             match (level, kind) {
                 // ipi_spec_dst: our address, also where the header names a broadcast address.
@@ -142,10 +145,14 @@ impl Control {
                     let class = array(data, 0).map_or(0, i32::from_ne_bytes);
                     tos = u8::try_from(class).unwrap_or(0);
                 }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = array(data, 0).map_or(0, i32::from_ne_bytes);
+                    segment = usize::try_from(size).unwrap_or(0);
+                }
                 _ => {}
             }
         }
-        (local, tos)
+        (local, tos, segment)
     }
 }
 
@@ -175,10 +182,13 @@ mod tests {
     fn what_is_sent_reads_back_as_an_arrival() {
         for (remote, local) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
             let (remote, local): (IpAddr, IpAddr) = (remote.parse().unwrap(), local.parse().unwrap());
-            let (control, len) = Control::for_send(remote, Some(local), 0xb9);
-            assert_eq!(control.arrival(len), (Some(local), 0xb9));
-            let (control, len) = Control::for_send(remote, None, 3);
-            assert_eq!(control.arrival(len), (None, 3));
+            let (control, len) = Control::for_send(remote, Some(local), 0xb9, 0);
+            assert_eq!(control.arrival(len), (Some(local), 0xb9, 0));
+            let (control, len) = Control::for_send(remote, None, 3, 0);
+            assert_eq!(control.arrival(len), (None, 3, 0));
+            let (control, len) = Control::for_send(remote, Some(local), 3, 1400);
+            let last = control.messages(len).last();
+            assert_eq!(last, Some((libc::SOL_UDP, libc::UDP_SEGMENT, &1400u16.to_ne_bytes()[..])));
         }
     }
 

@@ -5,8 +5,9 @@
 //! address needs: IKE answers from the address it was asked at (RFC 7296 §2.11). `IP_RECVTOS` and `IPV6_RECVTCLASS`
 //! give the traffic class, whose ECN bits a tunnel carries on (RFC 6040).
 //!
-//! Datagrams travel in batches (`recvmmsg`, `sendmmsg`): up to 64 by one system call. Left out: UDP segmentation
-//! offload (`UDP_SEGMENT`, `UDP_GRO`).
+//! Datagrams travel in batches (`recvmmsg`, `sendmmsg`): up to 64 by one system call. Datagrams of one UDP flow with
+//! equal lengths may also travel as one that the kernel cuts up as late as it can ([`Run`], `UDP_SEGMENT`), and be
+//! received as one ([`DatagramSocket::set_coalescing`], `UDP_GRO`, [`Arrival::segment`]).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,6 +66,16 @@ pub struct Arrival {
     pub tos: u8,
     /// The length of the payload in bytes.
     pub len: usize,
+    /// When it is several datagrams back to back, the length of each but the last, which may be shorter; else 0.
+    pub segment: usize,
+}
+
+impl Arrival {
+    /// Cuts a payload into the datagrams that it is made of.
+    pub fn cut<'a>(&self, payload: &'a mut [u8]) -> impl Iterator<Item = &'a mut [u8]> {
+        let segment = if self.segment == 0 { payload.len().max(1) } else { self.segment };
+        payload.chunks_mut(segment)
+    }
 }
 
 /// A datagram to send.
@@ -78,6 +89,25 @@ pub struct Datagram<'a> {
     pub tos: u8,
     /// The payload.
     pub bytes: &'a [u8],
+}
+
+/// Datagrams back to back in one buffer, all to one receiver.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Where to, and the bytes of all of them: at most 65,507 over IPv4.
+    pub datagram: Datagram<'a>,
+    /// The length of each but the last, which may be shorter; at most [`MAX_SEGMENTS`] of them. 0 when it is a single
+    /// datagram.
+    pub segment: u16,
+}
+
+/// The most datagrams of a [`Run`] (`UDP_MAX_SEGMENTS` of older kernels).
+pub const MAX_SEGMENTS: usize = 64;
+
+impl<'a> From<Datagram<'a>> for Run<'a> {
+    fn from(datagram: Datagram<'a>) -> Self {
+        Self { datagram, segment: 0 }
+    }
 }
 
 /// What became of a batch.
@@ -173,12 +203,12 @@ fn arrival(incoming: &Incoming, bytes: &[u8], strip: bool) -> Option<(Arrival, u
         return None;
     }
     let remote = incoming.name.0.decode(incoming.name.1)?;
-    let (local, tos) = incoming.control.0.arrival(incoming.control.1);
+    let (local, tos, segment) = incoming.control.0.arrival(incoming.control.1);
     // RFC 791 §3.1: IHL counts 32-bit words, at least five.
     let header = if strip { usize::from(bytes.first()? & 0x0f).max(5) * 4 } else { 0 };
     let unspecified = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let len = bytes.len().checked_sub(header)?;
-    Some((Arrival { remote, local: local.unwrap_or(unspecified), tos, len }, header))
+    Some((Arrival { remote, local: local.unwrap_or(unspecified), tos, len, segment }, header))
 }
 
 /// A non-blocking socket for UDP or raw ESP, of one family. It may be shared between threads.
@@ -277,6 +307,35 @@ impl DatagramSocket {
     /// `WouldBlock` when the socket's buffer is full and nothing was sent; anything else means that the socket is of
     /// no more use.
     pub fn send_batch(&self, datagrams: &[Datagram<'_>]) -> io::Result<Sent> {
+        self.send_all(datagrams)
+    }
+
+    /// The same with runs of datagrams; a run counts as one. Beside the reasons of [`Sent::refused`] the kernel refuses
+    /// a run with `EIO` when a device cannot compute checksums, and with `EINVAL` or `EMSGSIZE` when its datagrams are
+    /// too large: the caller sends them one by one then.
+    ///
+    /// # Errors
+    /// As [`Self::send_batch`].
+    pub fn send_runs(&self, runs: &[Run<'_>]) -> io::Result<Sent> {
+        self.send_all(runs)
+    }
+
+    /// Whether the kernel cuts up runs.
+    pub fn can_segment(&self) -> bool {
+        !self.raw && sys::option(self.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok()
+    }
+
+    /// Lets the kernel hand out datagrams of one flow with equal lengths as one. Slots to receive into should then hold
+    /// 65,535 bytes.
+    ///
+    /// # Errors
+    /// A kernel before 5.0, or a socket that is not UDP.
+    pub fn set_coalescing(&self, on: bool) -> io::Result<()> {
+        sys::set_option(self.as_fd(), libc::SOL_UDP, libc::UDP_GRO, i32::from(on))
+            .tried(|| "receive several datagrams as one (UDP_GRO)".into())
+    }
+
+    fn send_all<'a, T: Copy + Into<Run<'a>>>(&self, datagrams: &[T]) -> io::Result<Sent> {
         let mut sent = Sent::default();
         while let Some(rest) = datagrams.get(sent.done..).filter(|rest| !rest.is_empty()) {
             match self.send_some(rest) {
@@ -339,19 +398,19 @@ impl DatagramSocket {
     }
 
     /// Sends the first few, by one system call on as small a frame as will do.
-    fn send_some(&self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+    fn send_some<'a, T: Copy + Into<Run<'a>>>(&self, datagrams: &[T]) -> io::Result<usize> {
         match datagrams.len() {
-            1 => self.send_up_to::<1>(datagrams),
-            2..=8 => self.send_up_to::<8>(datagrams),
-            _ => self.send_up_to::<MAX_BATCH>(datagrams),
+            1 => self.send_up_to::<1, T>(datagrams),
+            2..=8 => self.send_up_to::<8, T>(datagrams),
+            _ => self.send_up_to::<MAX_BATCH, T>(datagrams),
         }
     }
 
-    fn send_up_to<const N: usize>(&self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+    fn send_up_to<'a, const N: usize, T: Copy + Into<Run<'a>>>(&self, datagrams: &[T]) -> io::Result<usize> {
         let mut outgoing = [Outgoing::EMPTY; N];
         let mut count = 0;
         for (out, datagram) in outgoing.iter_mut().zip(datagrams) {
-            let Some(prepared) = self.prepare(datagram) else { break };
+            let Some(prepared) = self.prepare((*datagram).into()) else { break };
             *out = prepared;
             count += 1;
         }
@@ -362,7 +421,7 @@ impl DatagramSocket {
     }
 
     /// The datagram as the kernel wants it; nothing when its addresses are not all of this socket's family.
-    fn prepare<'a>(&self, datagram: &Datagram<'a>) -> Option<Outgoing<'a>> {
+    fn prepare<'a>(&self, Run { datagram, segment }: Run<'a>) -> Option<Outgoing<'a>> {
         let mut remote = datagram.remote;
         let v4 = self.local.is_ipv4();
         if remote.is_ipv4() != v4 || datagram.local.is_some_and(|local| local.is_ipv4() != v4) {
@@ -372,7 +431,7 @@ impl DatagramSocket {
             // raw(7): a port in the address is either ignored or an error.
             remote.set_port(0);
         }
-        let control = Control::for_send(remote.ip(), datagram.local, datagram.tos);
+        let control = Control::for_send(remote.ip(), datagram.local, datagram.tos, segment);
         Some(Outgoing { name: Name::encode(remote), control, bytes: datagram.bytes })
     }
 

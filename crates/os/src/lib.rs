@@ -29,4 +29,6 @@ pub mod sysctl;
 pub mod tun;
 pub mod udp;
 
-pub use datagram::{Arrival, Datagram, DatagramSocket, Fragmentation, RecvBatch, Sent, SocketOptions, is_too_big};
+pub use datagram::{
+    Arrival, Datagram, DatagramSocket, Fragmentation, MAX_SEGMENTS, RecvBatch, Run, Sent, SocketOptions, is_too_big,
+};

@@ -56,6 +56,14 @@ pub(crate) fn set_tun_persistent(tun: BorrowedFd<'_>, stays: bool) -> io::Result
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Which packets an attached `/dev/net/tun` hands out unfinished (`TUNSETOFFLOAD`).
+#[expect(unsafe_code, reason = "ioctl")]
+pub(crate) fn set_tun_offloads(tun: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: this request takes the flags by value and touches no memory of ours.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// One datagram to send, as the kernel wants it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing<'a> {

@@ -1,10 +1,12 @@
 //! A TUN device: what the kernel routes to it, [`Tun::recv`] reads; what [`Tun::send`] writes, the kernel takes as
 //! received. One read or write is one IP packet, without a header before it (`IFF_NO_PI`).
 //!
-//! Left out: super-packets (`IFF_VNET_HDR`, `TUNSETOFFLOAD`).
+//! With [`Tun::set_offloads`] the kernel hands out super-packets: many segments of one flow as a single packet of up to
+//! 64 KB, checksums left open. [`Tun::recv_super`] reads them with what is left to do ([`Offload`]), and
+//! [`Tun::send_super`] writes them. The kernel understands them in writing whether it hands them out or not.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -13,6 +15,8 @@ use crate::sys::{self, DeviceRequest};
 
 /// How often a write is tried again when the kernel answers `EIO`.
 const TRIES: u32 = 3;
+/// The most parts that a super-packet is put together of.
+pub const MAX_PARTS: usize = 128;
 
 /// How to open a TUN device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,86 @@ impl TunOptions {
     /// A device that goes away when it is closed, with one queue.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), multi_queue: false, persistent: false }
+    }
+}
+
+/// Bytes of `struct virtio_net_hdr`, which stands before each packet (virtio 1.2 §5.1.6). It is in the machine's own byte
+/// order.
+const HEADER: usize = 10;
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`
+const NEEDS_CHECKSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_ECN`, a flag among the kinds.
+const GSO_ECN: u8 = 0x80;
+
+/// Which super-packets the kernel hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offloads {
+    /// TCP of both families and UDP.
+    TcpAndUdp,
+    /// TCP of both families: what kernels before 6.2 can do.
+    Tcp,
+    /// None, and checksums are complete.
+    Nothing,
+}
+
+/// Of what a super-packet is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segments {
+    /// Segments of TCP over IPv4.
+    TcpV4,
+    /// Segments of TCP over IPv6.
+    TcpV6,
+    /// UDP datagrams, over either.
+    Udp,
+    /// Something else, which the data path was not asked to take.
+    Other,
+}
+
+/// What is left to do on a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// It is a super-packet: of what, and how many bytes of payload each segment has; the last may have fewer.
+    pub segments: Option<(Segments, u16)>,
+    /// Bytes of all headers of a super-packet, as the kernel believes.
+    pub header_len: u16,
+    /// The Internet checksum of everything from the first offset on belongs where the second points, counted from the
+    /// first. That of the pseudo header is there already.
+    pub checksum: Option<(u16, u16)>,
+}
+
+impl Offload {
+    fn encode(self) -> [u8; HEADER] {
+        let (kind, size) = match self.segments {
+            None => (0, 0),
+            Some((Segments::TcpV4, size)) => (1, size),
+            Some((Segments::TcpV6, size)) => (4, size),
+            Some((Segments::Udp, size)) => (5, size),
+            // `VIRTIO_NET_HDR_GSO_UDP`: fragments of one datagram.
+            Some((Segments::Other, size)) => (3, size),
+        };
+        let (start, offset) = self.checksum.unwrap_or_default();
+        let mut header = [0; HEADER];
+        header[0] = if self.checksum.is_some() { NEEDS_CHECKSUM } else { 0 };
+        header[1] = kind;
+        header[2..4].copy_from_slice(&self.header_len.to_ne_bytes());
+        header[4..6].copy_from_slice(&size.to_ne_bytes());
+        header[6..8].copy_from_slice(&start.to_ne_bytes());
+        header[8..].copy_from_slice(&offset.to_ne_bytes());
+        header
+    }
+
+    fn decode(header: [u8; HEADER]) -> Self {
+        let [flags, kind, a, b, c, d, e, f, g, h] = header;
+        let [header_len, size, start, offset] = [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes);
+        let segments = match kind & !GSO_ECN {
+            0 => None,
+            1 => Some(Segments::TcpV4),
+            4 => Some(Segments::TcpV6),
+            5 => Some(Segments::Udp),
+            _ => Some(Segments::Other),
+        };
+        let checksum = (flags & NEEDS_CHECKSUM != 0).then_some((start, offset));
+        Self { segments: segments.map(|segments| (segments, size)), header_len, checksum }
     }
 }
 
@@ -82,16 +166,42 @@ impl Tun {
         self.index
     }
 
+    /// Chooses which super-packets the kernel hands out, or as many of them as it can, and says which.
+    ///
+    /// # Errors
+    /// As of `ioctl(2)`; the device then hands out what it did before.
+    pub fn set_offloads(&self, wanted: Offloads) -> io::Result<Offloads> {
+        let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+        let mut result = Ok(Offloads::Nothing);
+        for (offloads, flags) in [(Offloads::TcpAndUdp, tcp | udp), (Offloads::Tcp, tcp), (Offloads::Nothing, 0)] {
+            if offloads == wanted || result.is_err() {
+                result = sys::set_tun_offloads(self.file.as_fd(), flags).map(|()| offloads);
+            }
+        }
+        result.tried(|| format!("set the offloads of the device {}", self.name))
+    }
+
     /// Reads the next packet into `bytes` and returns its length. What does not fit is cut off, so `bytes` should
-    /// hold the device's MTU.
+    /// hold the device's MTU. Not for a device that hands out super-packets.
     ///
     /// # Errors
     /// `WouldBlock` when none is waiting; `EBADFD` when the device is gone.
     pub fn recv(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.recv_super(bytes).map(|(_, len)| len)
+    }
+
+    /// Reads the next packet or super-packet, of up to 65,535 bytes, and says what is left to do on it.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_super(&self, bytes: &mut [u8]) -> io::Result<(Offload, usize)> {
+        let mut header = [0; HEADER];
         loop {
-            match (&self.file).read(bytes) {
+            match (&self.file).read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(bytes)]) {
+                Ok(len) => return Ok((Offload::decode(header), len.saturating_sub(HEADER))),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                answer => return answer,
+                Err(e) => return Err(e),
             }
         }
     }
@@ -102,9 +212,29 @@ impl Tun {
     /// `EIO` when the device is down, or was at that moment: the packet is lost and the next may pass
     /// ([`is_passing`]). `InvalidInput` when it is no IP packet. `EBADFD` when the device is gone.
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.write(&[IoSlice::new(&Offload::default().encode()), IoSlice::new(packet)])
+    }
+
+    /// Hands a packet or super-packet to the kernel, with what is left to do on it. It is put together of at most
+    /// [`MAX_PARTS`] `parts`; more are cut off.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_super(&self, offload: Offload, parts: &[&[u8]]) -> io::Result<()> {
+        let header = offload.encode();
+        let mut all = [IoSlice::new(&[]); MAX_PARTS + 1];
+        let mut count = 0;
+        for (slot, part) in all.iter_mut().zip(std::iter::once(&&header[..]).chain(parts)) {
+            *slot = IoSlice::new(part);
+            count += 1;
+        }
+        self.write(all.get(..count).unwrap_or_default())
+    }
+
+    fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let mut tries = TRIES;
         loop {
-            match (&self.file).write(packet) {
+            match (&self.file).write_vectored(parts) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.raw_os_error() == Some(libc::EIO) && tries > 1 => tries -= 1,
@@ -137,7 +267,7 @@ fn attach(name: &str, multi_queue: bool) -> io::Result<(File, String)> {
         .open("/dev/net/tun")
         .tried(|| "open /dev/net/tun".into())?;
     let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
-    request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | queues) as libc::c_short;
+    request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues) as libc::c_short;
     sys::attach_tun(file.as_fd(), &mut request)?;
     let given: Vec<u8> = request.name.iter().copied().take_while(|byte| *byte != 0).collect();
     Ok((file, String::from_utf8_lossy(&given).into_owned()))
@@ -170,7 +300,27 @@ impl AsRawFd for Tun {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_to_do_reads_back_as_it_was_written(
+            kind in prop::option::of(prop::sample::select(vec![
+                Segments::TcpV4,
+                Segments::TcpV6,
+                Segments::Udp,
+                Segments::Other,
+            ])),
+            size in 1u16..,
+            header_len: u16,
+            checksum: Option<(u16, u16)>,
+        ) {
+            let offload = Offload { segments: kind.map(|kind| (kind, size)), header_len, checksum };
+            prop_assert_eq!(Offload::decode(offload.encode()), offload);
+        }
+    }
 
     #[test]
     fn a_name_that_no_device_can_have_is_refused_before_the_kernel_is_asked() {

@@ -57,7 +57,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::datagram::{Datagram, Fragmentation, RecvBatch};
+    use crate::datagram::{Datagram, Fragmentation, RecvBatch, Run};
     use crate::poll::{Events, Interest, Poller};
 
     const LOOPBACKS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
@@ -151,6 +151,31 @@ mod tests {
             }
             assert_eq!(b.recv_batch(&mut got).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             assert!(got.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_run_arrives_as_one_and_is_cut_where_it_was_joined() {
+        for address in LOOPBACKS {
+            let (Some(a), Some(b)) = (open(address), open(address)) else { continue };
+            if !a.can_segment() || b.set_coalescing(true).is_err() {
+                continue;
+            }
+            let bytes: Vec<u8> = (0..2_500u16).map(|n| (n / 1_000) as u8).collect();
+            let run = Run { datagram: Datagram { tos: 3, ..datagram(b.local_addr(), &bytes) }, segment: 1_000 };
+            let single = Run::from(datagram(b.local_addr(), b"alone"));
+            assert_eq!(a.send_runs(&[run, single]).unwrap().done, 2);
+            let mut got = RecvBatch::new(4, 65_535);
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                wait(&b);
+                b.recv_batch(&mut got).unwrap();
+                for (arrival, bytes) in got.iter_mut() {
+                    assert!(arrival.len < 1_000 || arrival.tos == 3);
+                    seen.extend(arrival.cut(bytes).map(|piece| piece.to_vec()));
+                }
+            }
+            assert_eq!(seen, [vec![0; 1_000], vec![1; 1_000], vec![2; 500], b"alone".to_vec()]);
         }
     }
 
