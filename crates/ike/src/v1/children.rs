@@ -26,6 +26,8 @@ use crate::session::{ChildView, jittered};
 const GRACE: Duration = Duration::from_secs(5);
 /// The same where no packet comes, for the phase 1 initiator.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
+/// The same for the phase 1 responder: it waits for the initiator's delete, which may be lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// From the delete of a replaced SA until it is removed: the peer may still send until it has read the delete.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -287,7 +289,7 @@ impl Established {
     pub(super) fn activate(&mut self, id: SaId, link: &Link, ctx: &mut Context<'_>) {
         let Some(at) = self.children.iter().position(|child| child.id == id && child.is_pending()) else { return };
         ctx.change(SaChange::Activate(id));
-        let delete_at = link.is_initiator.then(|| ctx.now + IDLE_GRACE);
+        let delete_at = Some(ctx.now + if link.is_initiator { IDLE_GRACE } else { PATIENCE });
         let mut new = self.children.remove(at);
         new.stage = Stage::Active;
         let mut replaces = None;
@@ -354,7 +356,12 @@ impl Established {
                 let spi = child.spis.0;
                 self.send_delete(link, &[spi], ctx);
             }
-            Stage::Leaving { .. } => self.remove_child(id, CloseReason::Replaced, ctx),
+            Stage::Leaving { .. } => {
+                // Nothing answers a delete, and a peer that missed it would send into the void: it is said twice.
+                let spi = child.spis.0;
+                self.send_delete(link, &[spi], ctx);
+                self.remove_child(id, CloseReason::Replaced, ctx);
+            }
         }
     }
 
