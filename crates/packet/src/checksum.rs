@@ -46,6 +46,11 @@ impl Sum {
         self.0 = fold32(self.0) + u64::from(word.to_be());
     }
 
+    /// The sum itself, not complemented: what a checksum field holds that is left open.
+    pub fn open(self) -> u16 {
+        !self.finish()
+    }
+
     /// The checksum: the complement of the sum. Over data that contains a correct checksum it is 0.
     pub fn finish(self) -> u16 {
         !u16::from_be(fold16(self.0))
@@ -68,6 +73,22 @@ pub fn of(bytes: &[u8]) -> u16 {
     let mut sum = Sum::new();
     sum.add(bytes);
     sum.finish()
+}
+
+/// Completes a checksum that was left open: everything from `start` on is summed up, the word at `start + offset`, which
+/// holds the sum of the pseudo header, included, and the checksum is put there. False when it lies outside of the packet.
+pub fn complete(packet: &mut [u8], start: usize, offset: usize) -> bool {
+    let at = start.saturating_add(offset);
+    if at + 2 > packet.len() {
+        return false;
+    }
+    // RFC 768: a computed 0 of UDP is sent as all ones; elsewhere both mean the same.
+    let checksum = match of(&packet[start..]) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+    true
 }
 
 /// The checksum after one of the words it covers changed from `old` to `new`.

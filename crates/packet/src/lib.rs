@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod checksum;
+pub mod coalesce;
 mod flow;
 pub mod fragment;
 pub mod icmp;
@@ -18,6 +19,7 @@ mod ipv4;
 mod ipv6;
 pub mod mss;
 pub mod protocol;
+pub mod segment;
 mod tcp;
 mod tos;
 mod udp;
