@@ -10,7 +10,7 @@ pub enum CipherEngine {
     /// AES-NI, eight chains.
     #[cfg(target_arch = "x86_64")]
     AesNi,
-    /// VAES with AVX-512, thirty-two chains, four a register.
+    /// VAES with AVX-512, four chains a register and up to twenty-four in flight.
     #[cfg(target_arch = "x86_64")]
     Vaes,
 }
@@ -49,7 +49,7 @@ pub enum HashEngine {
     /// AVX2, eight lanes; SHA-384 and SHA-512 as [`HashEngine::Portable`].
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512, sixteen lanes, of SHA-384 and SHA-512 eight.
+    /// AVX-512, sixteen lanes or thirty-two, of SHA-384 and SHA-512 eight.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }

@@ -6,8 +6,8 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`engine`] | what this machine can do, found out once |
-//! | `aes` | CBC by AES-NI (8 chains), VAES (32 chains), or aws-lc one packet at a time |
-//! | `mac` | HMAC by SHA-NI (2 streams), AVX2 (8 lanes), AVX-512 (16 lanes), or RustCrypto one at a time |
+//! | `aes` | CBC by AES-NI (8 chains), VAES (24 chains), or aws-lc one packet at a time |
+//! | `mac` | HMAC by SHA-NI (2 to 4 streams), AVX2 (8 lanes), AVX-512 (16 or 32 lanes), or RustCrypto one at a time |
 //! | `x86` | the instructions: all the `unsafe` of this crate |
 //!
 //! Left out: AEAD suites (one packet fills the machine), triple DES and MD5 (weak, and never the hot path), padding,

@@ -14,7 +14,7 @@ use crate::{Unsupported, WINDOW};
 pub(crate) type Tag = [u8; 64];
 
 /// Messages that are laid out at once: what the widest engine takes.
-const GROUP: usize = 16;
+const GROUP: usize = WINDOW;
 
 /// An HMAC key as its two mid-states.
 pub(crate) enum Mac {
@@ -228,7 +228,7 @@ impl Stated for Sha512 {
 impl Hash<64> for Sha1 {
     const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     const LEN: usize = 20;
-    const MANY: usize = 5;
+    const MANY: usize = 8;
 
     fn advance(engine: HashEngine, states: &mut [[u32; 5]], messages: &[Message<'_, 64>]) {
         match engine {
@@ -251,7 +251,7 @@ impl Hash<64> for Sha256 {
     const INITIAL: [u32; 8] =
         [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
     const LEN: usize = 32;
-    const MANY: usize = 5;
+    const MANY: usize = 9;
 
     fn advance(engine: HashEngine, states: &mut [[u32; 8]], messages: &[Message<'_, 64>]) {
         match engine {

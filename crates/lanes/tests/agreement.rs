@@ -1,4 +1,5 @@
 //! Every engine of this machine against the single path of `crypto`, which computes by other code.
+#![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
 
 use base::algorithm::{Encryption, Integrity};
 use crypto::{CbcKey, HmacKey};

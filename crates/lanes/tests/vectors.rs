@@ -1,4 +1,5 @@
 //! Published vectors of AES-CBC, by every engine of this machine, in one lane and in many.
+#![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
 
 use base::algorithm::{Encryption, Integrity};
 use lanes::{Engine, Iv, LaneKey, OpenJob, SealJob};

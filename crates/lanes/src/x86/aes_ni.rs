@@ -59,6 +59,7 @@ fn encrypt_group(keys: &Schedule, lanes: &mut [Lane<'_>]) {
     }
 }
 
+#[expect(clippy::needless_range_loop, reason = "the same index leads into several arrays")]
 #[target_feature(enable = "aes")]
 fn chain<const N: usize>(
     keys: &Schedule,

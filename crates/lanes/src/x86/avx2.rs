@@ -27,7 +27,7 @@ pub(crate) fn sha256(states: &mut [[u32; 8]], messages: &[Message<'_, 64>]) {
     }
 }
 
-sha1_rounds!(words, "avx2", __m256i);
+sha1_rounds!(sha1_block, words, "avx2", __m256i);
 sha2_rounds!(sha256_block, words, "avx2", __m256i, K256);
 advance_lanes!(sha1_lanes, sha1_block, gather_words, words, "avx2", [u32; 5], 8, 64);
 advance_lanes!(sha256_lanes, sha256_block, gather_words, words, "avx2", [u32; 8], 8, 64);

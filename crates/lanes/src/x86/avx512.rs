@@ -1,4 +1,4 @@
-//! SHA over AVX-512: sixteen lanes of 32 bits, or eight of 64.
+//! SHA over AVX-512: sixteen lanes of 32 bits or twice that, or eight of 64.
 
 use std::arch::x86_64::{
     __m512i, _mm512_set_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32,
@@ -12,18 +12,20 @@ use crate::mac::Message;
 /// Advances each SHA-1 state over its message. The machine has AVX-512 F and BW.
 #[expect(unsafe_code, reason = "the caller knows that the machine has the instructions")]
 pub(crate) fn sha1(states: &mut [[u32; 5]], messages: &[Message<'_, 64>]) {
-    for (states, messages) in states.chunks_mut(16).zip(messages.chunks(16)) {
+    for (states, messages) in states.chunks_mut(32).zip(messages.chunks(32)) {
+        let advance = if states.len() > 16 { sha1_pairs } else { sha1_lanes };
         // SAFETY: only asked for by an engine that has AVX-512 F and BW.
-        unsafe { sha1_lanes(states, messages) }
+        unsafe { advance(states, messages) }
     }
 }
 
 /// Advances each SHA-256 state over its message. The machine has AVX-512 F and BW.
 #[expect(unsafe_code, reason = "the caller knows that the machine has the instructions")]
 pub(crate) fn sha256(states: &mut [[u32; 8]], messages: &[Message<'_, 64>]) {
-    for (states, messages) in states.chunks_mut(16).zip(messages.chunks(16)) {
+    for (states, messages) in states.chunks_mut(32).zip(messages.chunks(32)) {
+        let advance = if states.len() > 16 { sha256_pairs } else { sha256_lanes };
         // SAFETY: only asked for by an engine that has AVX-512 F and BW.
-        unsafe { sha256_lanes(states, messages) }
+        unsafe { advance(states, messages) }
     }
 }
 
@@ -36,11 +38,15 @@ pub(crate) fn sha512(states: &mut [[u64; 8]], messages: &[Message<'_, 128>]) {
     }
 }
 
-sha1_rounds!(words, "avx512f,avx512bw", __m512i);
+sha1_rounds!(sha1_block, words, "avx512f,avx512bw", __m512i);
+sha1_rounds!(sha1_block_pair, pairs, "avx512f,avx512bw", [__m512i; 2]);
 sha2_rounds!(sha256_block, words, "avx512f,avx512bw", __m512i, K256);
+sha2_rounds!(sha256_block_pair, pairs, "avx512f,avx512bw", [__m512i; 2], K256);
 sha2_rounds!(sha512_block, longs, "avx512f,avx512bw", __m512i, K512);
 advance_lanes!(sha1_lanes, sha1_block, gather_words, words, "avx512f,avx512bw", [u32; 5], 16, 64);
 advance_lanes!(sha256_lanes, sha256_block, gather_words, words, "avx512f,avx512bw", [u32; 8], 16, 64);
+advance_lanes!(sha1_pairs, sha1_block_pair, gather_pairs, pairs, "avx512f,avx512bw", [u32; 5], 32, 64);
+advance_lanes!(sha256_pairs, sha256_block_pair, gather_pairs, pairs, "avx512f,avx512bw", [u32; 8], 32, 64);
 advance_lanes!(sha512_lanes, sha512_block, gather_longs, longs, "avx512f,avx512bw", [u64; 8], 8, 128);
 
 /// Operations on sixteen words of 32 bits.
@@ -138,6 +144,72 @@ mod words {
     #[target_feature(enable = "avx512f")]
     pub(super) fn small_sigma_1(a: __m512i) -> __m512i {
         xor3(_mm512_ror_epi32::<17>(a), _mm512_ror_epi32::<19>(a), _mm512_srli_epi32::<10>(a))
+    }
+}
+
+/// Operations on thirty-two words of 32 bits, in two registers: where an operation takes two cycles, as on Zen 5, the
+/// rounds of one register leave half of the machine idle.
+mod pairs {
+    use std::arch::x86_64::__m512i;
+
+    use super::words;
+
+    /// Each operation on both registers.
+    macro_rules! twice {
+        ($($name:ident($($argument:ident),*))*) => {$(
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            pub(super) fn $name($($argument: [__m512i; 2]),*) -> [__m512i; 2] {
+                [words::$name($($argument[0]),*), words::$name($($argument[1]),*)]
+            }
+        )*};
+    }
+
+    twice! {
+        add(a, b)
+        xor(a, b)
+        xor3(a, b, c)
+        choose(a, b, c)
+        majority(a, b, c)
+        big_sigma_0(a)
+        big_sigma_1(a)
+        small_sigma_0(a)
+        small_sigma_1(a)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn rotate_left<const N: i32>(a: [__m512i; 2]) -> [__m512i; 2] {
+        [words::rotate_left::<N>(a[0]), words::rotate_left::<N>(a[1])]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn splat(word: u32) -> [__m512i; 2] {
+        [words::splat(word); 2]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn load(all: &[u32; 32]) -> [__m512i; 2] {
+        let (halves, _) = all.as_chunks();
+        [words::load(&halves[0]), words::load(&halves[1])]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn store(all: &mut [u32; 32], value: [__m512i; 2]) {
+        for (half, value) in all.as_chunks_mut().0.iter_mut().zip(value) {
+            words::store(half, value);
+        }
+    }
+
+    /// `old` in the lanes that are named, `new` in the others.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn replace(new: [__m512i; 2], lanes: &[bool; 32], old: [__m512i; 2]) -> [__m512i; 2] {
+        let (halves, _) = lanes.as_chunks();
+        [words::replace(new[0], &halves[0], old[0]), words::replace(new[1], &halves[1], old[1])]
     }
 }
 
@@ -241,6 +313,15 @@ fn gather_words(blocks: &[&[u8; 64]; 16]) -> [__m512i; 16] {
         }
     }
     columns
+}
+
+/// Word `i` of every lane's block, as pair `i`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn gather_pairs(blocks: &[&[u8; 64]; 32]) -> [[__m512i; 2]; 16] {
+    let (halves, _) = blocks.as_chunks();
+    let (low, high) = (gather_words(&halves[0]), gather_words(&halves[1]));
+    std::array::from_fn(|column| [low[column], high[column]])
 }
 
 /// Word `i` of every lane's block, as vector `i`.

@@ -18,10 +18,11 @@ pub(super) const K256: [u32; 64] = {
 };
 
 macro_rules! sha1_rounds {
-    ($ops:ident, $features:literal, $V:ty) => {
+    ($name:ident, $ops:ident, $features:literal, $V:ty) => {
         /// One block of each lane.
+        #[inline]
         #[target_feature(enable = $features)]
-        fn sha1_block(state: &mut [$V; 5], mut w: [$V; 16]) {
+        fn $name(state: &mut [$V; 5], mut w: [$V; 16]) {
             use crate::x86::rounds::{K1, sha1_round, sha1_scheduled};
             let [mut a, mut b, mut c, mut d, mut e] = *state;
             let k = $ops::splat(K1[0]);
@@ -42,7 +43,7 @@ macro_rules! sha1_rounds {
 
 macro_rules! sha1_round {
     ($ops:ident, $f:ident, $k:ident, $w:ident, [$a:ident $b:ident $c:ident $d:ident $e:ident], $($i:literal)*) => {$(
-        let mixed = $ops::add($ops::add($ops::$f($b, $c, $d), $ops::add($e, $k)), $w[$i]);
+        let mixed = $ops::add($ops::$f($b, $c, $d), $ops::add($e, $ops::add($w[$i], $k)));
         $e = $d;
         $d = $c;
         $c = $ops::rotate_left::<30>($b);
@@ -62,6 +63,7 @@ macro_rules! sha1_scheduled {
 macro_rules! sha2_rounds {
     ($name:ident, $ops:ident, $features:literal, $V:ty, $K:ident) => {
         /// One block of each lane.
+        #[inline]
         #[target_feature(enable = $features)]
         fn $name(state: &mut [$V; 8], mut w: [$V; 16]) {
             use crate::x86::rounds::{$K, sha2_round, sha2_schedule};
@@ -94,8 +96,8 @@ macro_rules! sha2_round {
         [$a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident], $($i:literal)*
     ) => {$(
         let fed = $ops::add($h, $ops::add($w[$i], $ops::splat($k[$i])));
-        let one = $ops::add(fed, $ops::add($ops::big_sigma_1($e), $ops::choose($e, $f, $g)));
-        let two = $ops::add($ops::big_sigma_0($a), $ops::majority($a, $b, $c));
+        let one = $ops::add($ops::add(fed, $ops::choose($e, $f, $g)), $ops::big_sigma_1($e));
+        let sum = $ops::add($ops::add(one, $ops::majority($a, $b, $c)), $ops::big_sigma_0($a));
         $h = $g;
         $g = $f;
         $f = $e;
@@ -103,7 +105,7 @@ macro_rules! sha2_round {
         $d = $c;
         $c = $b;
         $b = $a;
-        $a = $ops::add(one, two);
+        $a = sum;
     )*};
 }
 

@@ -1,8 +1,8 @@
-//! AES-CBC by VAES: four chains a register and up to eight registers, or sixteen blocks of one packet's decryption.
+//! AES-CBC by VAES: four chains a register and up to six registers, or sixteen blocks of one packet's decryption.
 
 use std::arch::x86_64::{
     __m512i, _mm512_aesdec_epi128, _mm512_aesdeclast_epi128, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
-    _mm512_broadcast_i32x4, _mm512_setzero_si512, _mm512_xor_si512,
+    _mm512_broadcast_i32x4, _mm512_setzero_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
 use super::avx512::transpose_quarters;
@@ -13,17 +13,26 @@ use crate::lane::Lane;
 /// Chains in a register.
 const WIDTH: usize = 4;
 /// Registers in flight.
-const REGISTERS: usize = 8;
+const REGISTERS: usize = 6;
+/// Chains in flight that keep the AES units busy with the least to shuffle; measured.
+const BEST: usize = 16;
+/// Up to so many chains AES-NI is as fast; measured.
+const NARROW: usize = 8;
 /// Blocks of a chain that are loaded at once.
 const STEP: usize = 64;
 
-/// Encrypts the text of each lane; the longest is first. The machine has VAES and AVX-512.
+/// Encrypts the text of each lane; the longest is first. The machine has VAES, AVX-512 and AES-NI.
 #[expect(unsafe_code, reason = "the caller knows that the machine has the instructions")]
 pub(crate) fn encrypt(keys: &Schedule, lanes: &mut [Lane<'_>]) {
-    for lanes in lanes.chunks_mut(WIDTH * REGISTERS) {
+    let mut rest = lanes;
+    while rest.len() > NARROW {
+        let count = if rest.len() > WIDTH * REGISTERS { BEST } else { rest.len() };
+        let (lanes, others) = rest.split_at_mut(count);
         // SAFETY: only asked for by an engine that has VAES and AVX-512F.
         unsafe { encrypt_group(keys, lanes) }
+        rest = others;
     }
+    aes_ni::encrypt(keys, rest);
 }
 
 /// Decrypts all blocks but the first, which is the IV. The machine has VAES, AVX-512 and AES-NI.
@@ -55,8 +64,6 @@ fn encrypt_group(keys: &Schedule, lanes: &mut [Lane<'_>]) {
             3 => chain::<3>(keys, &mut chains, lanes, from, to),
             4 => chain::<4>(keys, &mut chains, lanes, from, to),
             5 => chain::<5>(keys, &mut chains, lanes, from, to),
-            6 => chain::<6>(keys, &mut chains, lanes, from, to),
-            7 => chain::<7>(keys, &mut chains, lanes, from, to),
             _ => chain::<REGISTERS>(keys, &mut chains, lanes, from, to),
         }
         from = to;
@@ -66,6 +73,7 @@ fn encrypt_group(keys: &Schedule, lanes: &mut [Lane<'_>]) {
     }
 }
 
+/// Steps `from` to `to`: those that every lane has whole, then the ragged rest.
 #[target_feature(enable = "avx512f,vaes")]
 fn chain<const R: usize>(
     keys: &Schedule,
@@ -74,41 +82,94 @@ fn chain<const R: usize>(
     from: usize,
     to: usize,
 ) {
-    let (first, between, last) = keys.encrypting();
-    let (first, last) = (_mm512_broadcast_i32x4(*first), _mm512_broadcast_i32x4(*last));
+    let running = lanes.len().min(R * WIDTH);
+    let lanes = &mut lanes[..running];
     let mut x = [_mm512_setzero_si512(); R];
     x.copy_from_slice(&chains[..R]);
-    for at in (from..to).map(|step| step * STEP) {
-        // A row is one lane's four blocks; transposed, it is one block of each of four lanes.
+    let shortest = lanes.last().map_or(0, |lane| lane.text_len() / STEP);
+    let whole = shortest.clamp(from, to);
+    chain_whole(keys, &mut x, lanes, from, whole);
+    for step in whole..to {
         let mut rows = [[_mm512_setzero_si512(); WIDTH]; R];
-        for (rows, lanes) in rows.iter_mut().zip(lanes.chunks(WIDTH)) {
-            for (row, lane) in rows.iter_mut().zip(lanes) {
-                *row = load_up_to_512(lane.text(), at);
-            }
-            *rows = transpose_quarters(*rows);
+        for (row, lane) in rows.as_flattened_mut().iter_mut().zip(lanes.iter()) {
+            *row = load_up_to_512(lane.text(), step * STEP);
         }
-        for block in 0..WIDTH {
-            for r in 0..R {
-                x[r] = _mm512_xor_si512(x[r], _mm512_xor_si512(rows[r][block], first));
-            }
-            for key in between {
-                let key = _mm512_broadcast_i32x4(*key);
-                for x in &mut x {
-                    *x = _mm512_aesenc_epi128(*x, key);
-                }
-            }
-            for r in 0..R {
-                x[r] = _mm512_aesenclast_epi128(x[r], last);
-                rows[r][block] = x[r];
-            }
-        }
-        for (rows, lanes) in rows.iter().zip(lanes.chunks_mut(WIDTH)) {
-            for (row, lane) in transpose_quarters(*rows).iter().zip(lanes) {
-                store_up_to_512(lane.text_mut(), at, *row);
-            }
+        advance(keys, &mut x, &mut rows);
+        for (row, lane) in rows.as_flattened().iter().zip(lanes.iter_mut()) {
+            store_up_to_512(lane.text_mut(), step * STEP, *row);
         }
     }
     chains[..R].copy_from_slice(&x);
+}
+
+/// Where a chain's steps lie, and which of a step's number counts: all of it, or nothing.
+#[derive(Default)]
+struct Place<'a> {
+    text: &'a mut [[u8; STEP]],
+    mask: usize,
+}
+
+/// Steps `from` to `to`, which every lane has whole.
+#[inline]
+#[target_feature(enable = "avx512f,vaes")]
+fn chain_whole<const R: usize>(keys: &Schedule, x: &mut [__m512i; R], lanes: &mut [Lane<'_>], from: usize, to: usize) {
+    // Places without a lane work on a step of their own again and again, so that no place needs a question.
+    let mut idle = [[[0; STEP]; 1]; WIDTH];
+    let mut idle = idle.iter_mut();
+    let mut texts: [[Place<'_>; WIDTH]; R] = std::array::from_fn(|_| Default::default());
+    let mut lanes = lanes.iter_mut();
+    for place in texts.as_flattened_mut() {
+        *place = match lanes.next() {
+            Some(lane) => Place { text: lane.text_mut().as_chunks_mut().0, mask: usize::MAX },
+            None => Place { text: idle.next().map_or(&mut [], |idle| &mut idle[..]), mask: 0 },
+        };
+    }
+    for step in from..to {
+        let mut rows = [[_mm512_setzero_si512(); WIDTH]; R];
+        for r in 0..R {
+            for lane in 0..WIDTH {
+                let Place { text, mask } = &texts[r][lane];
+                rows[r][lane] = load_512(&text[step & mask]);
+            }
+        }
+        advance(keys, x, &mut rows);
+        for r in 0..R {
+            for lane in 0..WIDTH {
+                let Place { text, mask } = &mut texts[r][lane];
+                store_512(&mut text[step & *mask], rows[r][lane]);
+            }
+        }
+    }
+}
+
+/// Encrypts four blocks of each lane. A row is those of one lane; transposed, it is one block of each of four lanes.
+#[expect(clippy::needless_range_loop, reason = "the same index leads into several arrays")]
+#[inline]
+#[target_feature(enable = "avx512f,vaes")]
+fn advance<const R: usize>(keys: &Schedule, x: &mut [__m512i; R], rows: &mut [[__m512i; WIDTH]; R]) {
+    let (first, between, last) = keys.encrypting();
+    let (first, last) = (_mm512_broadcast_i32x4(*first), _mm512_broadcast_i32x4(*last));
+    for rows in rows.iter_mut() {
+        *rows = transpose_quarters(*rows);
+    }
+    for block in 0..WIDTH {
+        for r in 0..R {
+            x[r] = _mm512_ternarylogic_epi64::<0x96>(x[r], rows[r][block], first);
+        }
+        for key in between {
+            let key = _mm512_broadcast_i32x4(*key);
+            for x in x.iter_mut() {
+                *x = _mm512_aesenc_epi128(*x, key);
+            }
+        }
+        for r in 0..R {
+            x[r] = _mm512_aesenclast_epi128(x[r], last);
+            rows[r][block] = x[r];
+        }
+    }
+    for rows in rows.iter_mut() {
+        *rows = transpose_quarters(*rows);
+    }
 }
 
 /// What there is from `at` on, then zeros.
