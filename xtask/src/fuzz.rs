@@ -6,10 +6,10 @@ use std::process::Command;
 use crate::run::{self, Outcome, root};
 
 /// What `cargo fuzz` would pass, less the sanitizers: they need a nightly compiler, and safe code has little for
-/// them to find.
+/// them to find. Debug assertions and overflow checks are on by the profile.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes --cfg fuzzing";
+    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
 /// The target triple is named so that the flags stay away from build scripts and macros.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
