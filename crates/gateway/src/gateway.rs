@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::{Deadline, Instant, Machine, Random};
 use ike::{CloseReason, Endpoint, PeerId, Rekey};
-use model::{Child, Config, Connection, DpdAction, GatewayOptions, Sources, Start};
+use model::{Child, Config, Connection, DpdAction, GatewayOptions, Routing, Sources, Start};
 use sa::{ChildLabel, SaChange, SaId};
 
 use crate::command::{Command, CommandError, RekeyWhat, nearest};
@@ -32,6 +32,8 @@ pub struct Gateway {
     departed: BTreeMap<PeerId, Arc<str>>,
     last_peer: u32,
     plan: Plan,
+    /// Whether something changed that the plan depends on.
+    is_plan_stale: bool,
     own_addresses: Vec<IpAddr>,
     outputs: VecDeque<Output>,
 }
@@ -55,6 +57,7 @@ impl Gateway {
             departed: BTreeMap::new(),
             last_peer: 0,
             plan: Plan::default(),
+            is_plan_stale: false,
             own_addresses: Vec::new(),
             outputs: VecDeque::new(),
         }
@@ -191,9 +194,7 @@ impl Gateway {
             return;
         }
         (record.local, record.remote) = found;
-        if moved {
-            self.replan();
-        }
+        self.is_plan_stale |= moved;
         self.endpoint.set_addresses(id, local, remote, now);
         self.pump(now);
     }
@@ -214,7 +215,7 @@ impl Gateway {
         if let Some(record) = record.filter(|record| record.outer_mtu != mtu) {
             record.outer_mtu = mtu;
             self.outputs.extend(record.sas.keys().map(|(_, id)| Output::OuterMtu { id: *id, mtu }));
-            self.replan();
+            self.is_plan_stale = true;
         }
     }
 
@@ -233,7 +234,7 @@ impl Gateway {
     pub fn set_own_addresses(&mut self, addresses: Vec<IpAddr>, _now: Instant) {
         if self.own_addresses != addresses {
             self.own_addresses = addresses;
-            self.replan();
+            self.is_plan_stale = true;
         }
     }
 
@@ -404,6 +405,7 @@ impl Gateway {
                 sas: record.newest_sas(),
             })
             .collect();
+        self.is_plan_stale = false;
         let next = Plan::of(&self.options, &wanted, &self.own_addresses);
         self.outputs.extend(self.plan.changes_to(&next));
         self.plan = next;
@@ -422,6 +424,7 @@ impl Gateway {
 
     fn take_change(&mut self, change: SaChange) {
         let mut outer_mtu = None;
+        let mut changed = None;
         match &change {
             SaChange::Install(sa) => {
                 let id = self.by_name.get(&sa.label.connection).copied();
@@ -429,6 +432,7 @@ impl Gateway {
                     let live = LiveSa { suite: sa.suite, path: sa.path };
                     record.sas.insert((sa.label.child.clone(), sa.id), live);
                     self.by_sa.insert(sa.id, (id, sa.label.child.clone()));
+                    changed = Some(id);
                     outer_mtu = (record.outer_mtu != mtu::DEFAULT_OUTER).then_some((sa.id, record.outer_mtu));
                 }
             }
@@ -437,6 +441,7 @@ impl Gateway {
                     && let Some(record) = self.records.get_mut(&peer)
                 {
                     record.sas.remove(&(child, *id));
+                    changed = Some(peer);
                 }
             }
             SaChange::Move { id, path } => {
@@ -445,28 +450,29 @@ impl Gateway {
                     && let Some(sa) = record.sas.get_mut(&(child.clone(), *id))
                 {
                     sa.path = *path;
+                    changed = Some(*peer);
                 }
             }
             SaChange::Activate(_) => {}
         }
-        let replans = !matches!(change, SaChange::Activate(_));
         self.outputs.push_back(Output::Sa(change));
         self.outputs.extend(outer_mtu.map(|(id, mtu)| Output::OuterMtu { id, mtu }));
-        if replans {
-            self.replan_for_sas();
+        if let Some(record) = changed.and_then(|id| self.records.get(&id)) {
+            self.is_plan_stale |= self.depends_on_sas(record);
         }
     }
 
-    /// SAs change devices' MTUs, and routes that wait for a peer to be seen. With many connections whose plan no SA
-    /// can change, working it out again would cost more than the handshake.
-    fn replan_for_sas(&mut self) {
-        let depends = |record: &Record| {
-            record.remote.is_none()
-                || record.connection.children.iter().any(|c| c.routing != model::Routing::Policy && c.mtu.is_none())
+    /// Whether the plan has to follow the SAs of this connection: routes wait for a peer to be seen, and devices have
+    /// the MTU of their SAs.
+    fn depends_on_sas(&self, record: &Record) -> bool {
+        let sas = record.newest_sas();
+        let is_off = |child: &Child| {
+            let Routing::Device { name, .. } = &child.routing else { return false };
+            let sa = sas.get(child.name.as_str()).copied();
+            let mtu = mtu::of_device(child, record.connection.encapsulation, record.outer_mtu, sa);
+            self.plan.device(name).is_none_or(|device| device.mtu != mtu)
         };
-        if self.by_name.values().filter_map(|id| self.records.get(id)).any(depends) {
-            self.replan();
-        }
+        record.remote.is_none() || record.connection.children.iter().any(is_off)
     }
 
     fn take_event(&mut self, event: ike::Event, now: Instant) {
@@ -548,6 +554,10 @@ impl Machine for Gateway {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.is_plan_stale {
+            // Last, and once for all that was said before: a plan of a thousand connections takes a while.
+            self.replan();
+        }
         self.outputs.pop_front()
     }
 }

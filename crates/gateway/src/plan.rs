@@ -44,12 +44,15 @@ impl Wanted<'_> {
     }
 }
 
+/// Where a route stands: its destination and its table. The kernel has one route for each.
+type Place = (IpNet, Option<u32>);
+
 /// What the world outside must be like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     devices: BTreeMap<Arc<str>, Device>,
     policies: BTreeMap<ChildLabel, Policy>,
-    routes: BTreeSet<Route>,
+    routes: BTreeMap<Place, Route>,
     rules: BTreeSet<Rule>,
 }
 
@@ -79,7 +82,7 @@ impl Plan {
 
     /// The routes.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.routes.iter()
+        self.routes.values()
     }
 
     fn add_child(&mut self, options: &GatewayOptions, one: &Wanted<'_>, child: &model::Child, own: &[IpAddr]) {
@@ -111,33 +114,26 @@ impl Plan {
 
     /// Two children may lead to the same prefix (two protocols, or two local networks): one route serves both.
     fn add_route(&mut self, route: Route) {
-        let same = |known: &Route| known.destination == route.destination && known.table == route.table;
-        match self.routes.iter().find(|known| same(known)).cloned() {
-            Some(known) if known.source.is_none() && known.via == route.via => {
-                self.routes.remove(&known);
-                self.routes.insert(route);
-            }
-            Some(_) => {}
-            None => {
-                self.routes.insert(route);
-            }
+        let known = self.routes.entry((route.destination, route.table)).or_insert_with(|| route.clone());
+        if known.via == route.via && known.source.is_none() {
+            known.source = route.source;
         }
     }
 
     /// Moves every route that covers a peer into a table of ours, with exceptions for the peers and our own networks.
     fn keep_peers_out(&mut self, options: &GatewayOptions, wanted: &[Wanted<'_>]) {
-        let peers: Vec<IpAddr> = wanted.iter().flat_map(Wanted::peers).collect();
-        let covers = |route: &Route| {
-            route.destination.prefix_len() == 0 || peers.iter().any(|peer| route.destination.contains(peer))
-        };
-        let covering: Vec<Route> = self.routes.iter().filter(|route| covers(route)).cloned().collect();
-        for route in covering {
-            self.routes.remove(&route);
+        let peers: BTreeSet<IpAddr> = wanted.iter().flat_map(Wanted::peers).collect();
+        let covers =
+            |net: &IpNet| net.prefix_len() == 0 || peers.range(net.network()..=net.broadcast()).next().is_some();
+        let places: Vec<Place> = self.routes.keys().filter(|(net, _)| covers(net)).copied().collect();
+        for place in places {
+            let Some(route) = self.routes.remove(&place) else { continue };
             let table = options.route_table.unwrap_or(OWN_TABLE);
             let mut keep_out = |destination: IpNet| {
                 if destination != route.destination && route.destination.contains(&destination) {
                     let via = Via::Throw;
-                    self.routes.insert(Route { destination, via, table: Some(table), source: None });
+                    let exception = Route { destination, via, table: Some(table), source: None };
+                    self.routes.insert((destination, Some(table)), exception);
                 }
             };
             peers.iter().for_each(|peer| keep_out(IpNet::from(*peer)));
@@ -147,7 +143,7 @@ impl Plan {
                 let ipv6 = route.destination.addr().is_ipv6();
                 self.rules.insert(Rule { ipv6, priority: OWN_PRIORITY, table: OWN_TABLE });
             }
-            self.routes.insert(Route { table: Some(table), ..route });
+            self.routes.insert((route.destination, Some(table)), Route { table: Some(table), ..route });
         }
     }
 
@@ -155,11 +151,11 @@ impl Plan {
     /// leads packets into a tunnel comes last and goes first.
     pub fn changes_to(&self, next: &Self) -> Vec<Output> {
         let mut out = Vec::new();
-        let gone = |of: &BTreeSet<Route>, than: &BTreeSet<Route>| of.difference(than).cloned().collect::<Vec<_>>();
-        let added = gone(&next.routes, &self.routes);
-        let removed = gone(&self.routes, &next.routes);
-        // A route that only changes is replaced by its successor; one that has none is removed after the rest stands.
-        let replaced = |r: &Route| added.iter().any(|a| a.destination == r.destination && a.table == r.table);
+        let added: Vec<&Route> =
+            next.routes.iter().filter(|(place, route)| self.routes.get(place) != Some(route)).map(|(_, r)| r).collect();
+        // A route that only changes is replaced by its successor.
+        let removed: Vec<&Route> =
+            self.routes.iter().filter(|(place, _)| !next.routes.contains_key(place)).map(|(_, r)| r).collect();
         for device in next.devices.values() {
             match self.devices.get(&device.name) {
                 None => out.push(Output::Device(DeviceChange::Create(device.clone()))),
@@ -175,12 +171,11 @@ impl Plan {
             }
         }
         // Exceptions first: a route that covers everything must not come before them.
-        let (throws, into): (Vec<_>, Vec<_>) = added.iter().partition(|route| route.via == Via::Throw);
+        let (throws, into): (Vec<&Route>, Vec<&Route>) = added.into_iter().partition(|r| r.via == Via::Throw);
         out.extend(throws.into_iter().chain(into).map(|route| Output::Route(RouteChange::Add(route.clone()))));
         out.extend(next.rules.difference(&self.rules).map(|rule| Output::Route(RouteChange::AddRule(*rule))));
         out.extend(self.rules.difference(&next.rules).map(|rule| Output::Route(RouteChange::RemoveRule(*rule))));
-        let (throws, into): (Vec<_>, Vec<_>) =
-            removed.iter().filter(|route| !replaced(route)).partition(|route| route.via == Via::Throw);
+        let (throws, into): (Vec<&Route>, Vec<&Route>) = removed.into_iter().partition(|r| r.via == Via::Throw);
         out.extend(into.into_iter().chain(throws).map(|route| Output::Route(RouteChange::Remove(route.clone()))));
         for label in self.policies.keys().filter(|label| !next.policies.contains_key(*label)) {
             out.push(Output::Policy(PolicyChange::Remove(label.clone())));
@@ -274,7 +269,7 @@ mod tests {
             route("10.1.0.0/16", Via::Throw, Some(OWN_TABLE)),
             route("192.0.2.1/32", Via::Throw, Some(OWN_TABLE)),
         ]);
-        assert_eq!(plan.routes, expected);
+        assert_eq!(plan.routes().cloned().collect::<BTreeSet<_>>(), expected);
         assert_eq!(plan.rules.len(), 1);
         // The exceptions stand before the route does.
         let changes = Plan::default().changes_to(&plan);
