@@ -1,3 +1,5 @@
+//! Every setting means what its own program means by it, and every fault shows its line and no secret.
+
 use std::net::IpAddr;
 
 use model::{Address, DpdAction, Encapsulation, Start, Tries};

@@ -1,3 +1,5 @@
+//! What a person writes is read, and what is wrong with it shows its line and no secret.
+
 use super::*;
 use crate::{MemoryFiles, Reading};
 
