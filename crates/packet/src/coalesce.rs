@@ -56,6 +56,8 @@ pub enum Joined<'a, 'b> {
 pub struct Coalescer<'a, T> {
     /// Oldest first; those in use stand in front.
     flows: [Option<Flow<'a, T>>; FLOWS],
+    /// Whether UDP is joined too.
+    udp: bool,
 }
 
 #[derive(Debug)]
@@ -92,22 +94,18 @@ enum Class<'a> {
     Other,
 }
 
-impl<'a, T: Copy + PartialEq> Default for Coalescer<'a, T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a, T: Copy + PartialEq> Coalescer<'a, T> {
-    /// Nothing waits.
-    pub const fn new() -> Self {
-        Self { flows: [const { None }; FLOWS] }
+    /// Nothing waits. TCP is joined, and `udp` where the kernel takes super-packets of it.
+    pub const fn new(udp: bool) -> Self {
+        Self { flows: [const { None }; FLOWS], udp }
     }
 
     /// Takes a whole IP packet, and hands out what need not wait any longer.
     pub fn push(&mut self, tag: T, packet: &'a [u8], mut emit: impl FnMut(T, Joined<'a, '_>)) {
         let candidate = match classify(packet) {
-            Class::Candidate(candidate) => candidate,
+            Class::Candidate(candidate) if self.udp || candidate.kind == Kind::Tcp => candidate,
+            // It never waits, so it overtakes nothing.
+            Class::Candidate(_) => return emit(tag, Joined::Single(packet)),
             Class::OfFlow(transport_at) => {
                 if let Some(at) = self.find(tag, packet, transport_at) {
                     self.flush_one(at, &mut emit);

@@ -38,7 +38,7 @@ fn join(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, usize, Option<Kind>)> {
             out.push((whole, size, Some(kind)));
         }
     };
-    let mut coalescer = Coalescer::new();
+    let mut coalescer = Coalescer::new(true);
     for packet in packets {
         coalescer.push((), packet, &mut emit);
     }
@@ -172,7 +172,7 @@ fn flows_are_joined_side_by_side_and_each_keeps_its_order() {
 #[test]
 fn what_goes_elsewhere_is_not_joined() {
     let packets = [tcp(0, &[1; 100]), tcp(100, &[2; 100])];
-    let mut coalescer = Coalescer::new();
+    let mut coalescer = Coalescer::new(true);
     let mut count = 0;
     for (tag, packet) in packets.iter().enumerate() {
         coalescer.push(tag, packet, |_, _| count += 1);
