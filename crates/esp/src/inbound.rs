@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use base::Instant;
+use lanes::OpenJob;
 use packet::{FlowKey, Ip, Tos, protocol};
 use sa::{ChildSa, SaId, Spi, TrafficSelector};
 
 use crate::limits::Meter;
-use crate::transform::Transform;
+use crate::transform::{LANES, Transform};
 use crate::window::Window;
 use crate::wire::TRAILER;
 use crate::{Counters, Dropped, Limit, Unusable, ecn, selector, wire};
@@ -119,7 +120,58 @@ impl InboundSa {
     /// A packet that is not authentic. Nothing but a counter has changed then, and the buffer.
     pub fn open(&mut self, esp: &mut [u8], outer: Tos, now: Instant) -> Result<Opened, Dropped> {
         let sequence = self.authenticate(esp, now).inspect_err(|&reason| self.counters.drops.count(reason))?;
+        Ok(self.accept(esp, sequence, outer, now))
+    }
 
+    /// The same for several packets: they are authenticated side by side where that is faster, and
+    /// judged one after the other. Of a packet that is no good only the counters tell.
+    pub(crate) fn open_run<'a>(
+        &mut self,
+        packets: &mut [Option<&'a mut [u8]>],
+        outer: Tos,
+        now: Instant,
+        mut each: impl FnMut(&'a mut [u8], Opened),
+    ) {
+        if self.transform.lanes().is_none() || packets.len() < 2 {
+            for esp in packets.iter_mut().filter_map(Option::take) {
+                if let Ok(opened) = self.open(esp, outer, now) {
+                    each(esp, opened);
+                }
+            }
+            return;
+        }
+        for window in packets.chunks_mut(LANES) {
+            let mut jobs: [OpenJob<'_>; LANES] = std::array::from_fn(|_| OpenJob::new(&mut [], None));
+            let mut sequences = [0; LANES];
+            let mut count = 0;
+            for esp in window.iter_mut().filter_map(Option::take) {
+                match self.check(esp, now) {
+                    Ok(sequence) => {
+                        jobs[count] = OpenJob::new(esp, self.transform.esn_high(sequence));
+                        sequences[count] = sequence;
+                        count += 1;
+                    }
+                    Err(reason) => self.counters.drops.count(reason),
+                }
+            }
+            self.transform.open_all(&mut jobs[..count]);
+            for (job, sequence) in jobs.into_iter().zip(sequences).take(count) {
+                // The packets before it may have moved the window, or been the same.
+                let verdict =
+                    if job.is_verified() { self.check_order(sequence, now) } else { Err(Dropped::BadIntegrity) };
+                match verdict {
+                    Ok(()) => {
+                        let opened = self.accept(job.packet, sequence, outer, now);
+                        each(job.packet, opened);
+                    }
+                    Err(reason) => self.counters.drops.count(reason),
+                }
+            }
+        }
+    }
+
+    /// Takes in an authentic packet, which is decrypted.
+    fn accept(&mut self, esp: &mut [u8], sequence: u64, outer: Tos, now: Instant) -> Opened {
         let is_newest = self.window.accept(sequence);
         let is_first = self.spent.0 == 0;
         self.last_at = Some(now);
@@ -135,11 +187,26 @@ impl InboundSa {
             }
         };
         let limit = self.note(esp.len());
-        Ok(Opened { content, is_first, is_newest, limit })
+        Opened { content, is_first, is_newest, limit }
     }
 
     /// The sequence number of an authentic packet, which is decrypted then.
     fn authenticate(&self, esp: &mut [u8], now: Instant) -> Result<u64, Dropped> {
+        let sequence = self.check(esp, now)?;
+        self.transform.open(esp, sequence)?;
+        Ok(sequence)
+    }
+
+    /// Whether a packet may still pass after those before it.
+    fn check_order(&self, sequence: u64, now: Instant) -> Result<(), Dropped> {
+        if self.meter.is_over(self.spent.0, self.spent.1, now) {
+            return Err(Dropped::Expired);
+        }
+        self.window.check(sequence)
+    }
+
+    /// The sequence number of a packet that may be authentic.
+    fn check(&self, esp: &[u8], now: Instant) -> Result<u64, Dropped> {
         let Some(&[spi @ .., a, b, c, d]) = esp.first_chunk::<{ wire::HEADER }>() else {
             return Err(Dropped::Malformed);
         };
@@ -155,7 +222,6 @@ impl InboundSa {
         let low = u32::from_be_bytes([a, b, c, d]);
         let sequence = if self.transform.esn() { self.window.infer(low)? } else { u64::from(low) };
         self.window.check(sequence)?;
-        self.transform.open(esp, sequence)?;
         Ok(sequence)
     }
 

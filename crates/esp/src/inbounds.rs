@@ -11,6 +11,7 @@ use sa::{ChildSa, Path, SaId, Spi};
 use crate::event::Events;
 use crate::fit::Fit;
 use crate::policy::Via;
+use crate::transform::LANES;
 use crate::{Content, Counters, Dropped, Drops, Event, InboundSa, Limit, Opened, Unusable, wire};
 
 /// The table of inbound SAs of one worker.
@@ -120,7 +121,7 @@ impl Inbounds {
         };
         let row = found.inspect_err(|&reason| self.drops.count(reason))?;
         let opened = row.sa.open(esp, outer, now)?;
-        row.tell(&opened, from, &mut self.events);
+        tell(row.sa.id(), &opened, from, &row.path, &mut row.told, &mut self.events);
         match opened.content {
             Content::Packet(range) => {
                 if let Some(clamp) = row.fit.clamp() {
@@ -129,6 +130,50 @@ impl Inbounds {
                 Ok(Arrived { id: row.sa.id(), via: row.via, range })
             }
             Content::Unusable(reason) => Err(reason),
+        }
+    }
+
+    /// Opens ESP packets that arrived together, in order, and hands the inner packets to `each` with the device they go
+    /// to. What is not passed on is counted.
+    pub fn open_run<'a>(
+        &mut self,
+        packets: impl Iterator<Item = &'a mut [u8]>,
+        from: Option<SocketAddr>,
+        outer: Tos,
+        now: Instant,
+        mut each: impl FnMut(Via, &'a [u8]),
+    ) {
+        let mut packets = packets.peekable();
+        while let Some(first) = packets.next() {
+            let Some(spi) = wire::spi(first) else {
+                self.drops.count(Dropped::Malformed);
+                continue;
+            };
+            let Some(row) = self.sas.get_mut(&spi) else {
+                self.drops.count(Dropped::UnknownSpi);
+                continue;
+            };
+            let mut run: [Option<&mut [u8]>; LANES] = [const { None }; LANES];
+            run[0] = Some(first);
+            let mut count = 1;
+            while count < LANES
+                && let Some(next) = packets.next_if(|next| wire::spi(next) == Some(spi))
+            {
+                run[count] = Some(next);
+                count += 1;
+            }
+            let Row { sa, via, fit, told, path } = row;
+            let id = sa.id();
+            sa.open_run(&mut run[..count], outer, now, |esp, opened| {
+                tell(id, &opened, from, path, told, &mut self.events);
+                if let Content::Packet(range) = opened.content {
+                    let inner = &mut esp[range];
+                    if let Some(clamp) = fit.clamp() {
+                        clamp.apply(inner);
+                    }
+                    each(*via, inner);
+                }
+            });
         }
     }
 
@@ -168,30 +213,34 @@ impl Inbounds {
     }
 }
 
-impl Row {
-    /// What the control side should know of an authentic packet.
-    fn tell(&mut self, opened: &Opened, from: Option<SocketAddr>, events: &mut Events) {
-        let id = self.sa.id();
-        if opened.is_first {
-            events.push(Event::FirstInbound(id));
-        }
-        match opened.limit {
-            Some(Limit::Soft) => events.push(Event::SoftLimit(id)),
-            Some(Limit::Hard) => events.push(Event::HardLimit(id)),
-            None => {}
-        }
-        // Only the newest packet tells where the peer is: a late one may have been kept back to lead
-        // us astray.
-        if let Some(from) = from
-            && opened.is_newest
-            && self.path.udp
-        {
-            if from == self.path.remote {
-                self.told = None;
-            } else if self.told != Some(from) {
-                self.told = Some(from);
-                events.push(Event::PeerMoved { id, from });
-            }
+/// What the control side should know of an authentic packet.
+fn tell(
+    id: SaId,
+    opened: &Opened,
+    from: Option<SocketAddr>,
+    path: &Path,
+    told: &mut Option<SocketAddr>,
+    events: &mut Events,
+) {
+    if opened.is_first {
+        events.push(Event::FirstInbound(id));
+    }
+    match opened.limit {
+        Some(Limit::Soft) => events.push(Event::SoftLimit(id)),
+        Some(Limit::Hard) => events.push(Event::HardLimit(id)),
+        None => {}
+    }
+    // Only the newest packet tells where the peer is: a late one may have been kept back to lead
+    // us astray.
+    if let Some(from) = from
+        && opened.is_newest
+        && path.udp
+    {
+        if from == path.remote {
+            *told = None;
+        } else if *told != Some(from) {
+            *told = Some(from);
+            events.push(Event::PeerMoved { id, from });
         }
     }
 }

@@ -51,6 +51,6 @@ pub use inbound::{Content, InboundSa, Opened};
 pub use inbounds::{Arrived, Inbounds};
 pub use limits::Limit;
 pub use outbound::{OutboundSa, Reserved, Sealed};
-pub use outbounds::{Outbounds, Outgoing};
+pub use outbounds::{Lens, Outbounds, Outgoing, Room};
 pub use policy::{DeviceId, Policy, Via};
 pub use transform::Unusable;

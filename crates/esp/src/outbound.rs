@@ -7,7 +7,7 @@ use packet::{Ip, Tos, protocol};
 use sa::{ChildSa, SaId, Spi};
 
 use crate::limits::{LAST_SHORT_SEQUENCE, Meter};
-use crate::transform::Transform;
+use crate::transform::{LANES, Transform};
 use crate::wire::{Layout, TRAILER};
 use crate::{Counters, Dropped, Drops, Limit, Unusable, ecn};
 
@@ -141,6 +141,46 @@ impl OutboundSa {
         Ok(self.finish(sequence, next_header, tos, inner_len, out, now))
     }
 
+    /// Seals packets that lie back to back in `packets`, as one: each has `sealed_len(inner_len)` bytes of room but the
+    /// last, which has `sealed_len(last_len)` and ends the buffer. `write` puts the inner packets, all of one version
+    /// and of these lengths, where they belong, one after the other. A limit that they reach together is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped::TooBig`] when `write` or the buffer ends early, [`Dropped::Expired`],
+    /// [`Dropped::SequenceExhausted`]. Nothing may be sent then.
+    pub(crate) fn seal_run(
+        &self,
+        next_header: u8,
+        (inner_len, last_len): (usize, usize),
+        packets: &mut [u8],
+        mut write: impl FnMut(&mut [u8]) -> Option<usize>,
+        now: Instant,
+    ) -> Result<Option<Limit>, Dropped> {
+        let layout = self.layout();
+        let (len, last) = (layout.sealed_len(inner_len), layout.sealed_len(last_len));
+        let full = packets.len().checked_sub(last).ok_or(Dropped::TooBig)? / len;
+        self.check_limits(now)?;
+        let count = u32::try_from(full + 1).map_err(|_| Dropped::TooBig)?;
+        let mut sequence = self.reserve(count)?.next;
+        let end = sequence + u64::from(count);
+        // Windows that stay in the nearest cache between writing and sealing.
+        for window in packets.chunks_mut(len * LANES) {
+            let first = sequence;
+            for packet in window.chunks_mut(len) {
+                let expected = if sequence + 1 < end { inner_len } else { last_len };
+                let written = packet.get_mut(layout.payload_at()..).and_then(&mut write);
+                if written != Some(expected) || packet.len() != layout.sealed_len(expected) {
+                    return Err(Dropped::TooBig);
+                }
+                self.frame(sequence, next_header, expected, packet);
+                sequence += 1;
+            }
+            self.transform.seal_all(window, len, first);
+        }
+        Ok(self.note(u64::from(count), full * inner_len + last_len, now))
+    }
+
     /// Takes `count` consecutive sequence numbers by one atomic addition.
     ///
     /// # Errors
@@ -172,6 +212,11 @@ impl OutboundSa {
         if out.len() < layout.sealed_len(inner_len) {
             return Err(Dropped::TooBig);
         }
+        self.describe(inner)
+    }
+
+    /// The next header of an inner packet, and the traffic class of its outer one.
+    pub(crate) fn describe(&self, inner: &[u8]) -> Result<(u8, Tos), Dropped> {
         let ip = Ip::parse(inner).map_err(|_| Dropped::NotIp)?;
         let next_header = match ip {
             Ip::V4(_) => protocol::IPV4,
@@ -194,9 +239,16 @@ impl OutboundSa {
         out: &mut [u8],
         now: Instant,
     ) -> Sealed {
-        let layout = self.layout();
-        let len = layout.sealed_len(inner_len);
+        let len = self.layout().sealed_len(inner_len);
         let packet = &mut out[..len];
+        self.frame(sequence, next_header, inner_len, packet);
+        self.transform.seal(packet, sequence);
+        Sealed { len, tos, limit: self.note(1, inner_len, now) }
+    }
+
+    /// Writes header and trailer around an inner packet.
+    fn frame(&self, sequence: u64, next_header: u8, inner_len: usize, packet: &mut [u8]) {
+        let layout = self.layout();
         packet[..4].copy_from_slice(&self.spi.0.to_be_bytes());
         packet[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
         let pad_at = layout.payload_at() + inner_len;
@@ -207,13 +259,11 @@ impl OutboundSa {
         }
         packet[pad_at + pad_len] = pad_len as u8;
         packet[pad_at + pad_len + TRAILER - 1] = next_header;
-        self.transform.seal(packet, sequence);
-        Sealed { len, tos, limit: self.note(inner_len, now) }
     }
 
-    /// Counts a packet, and says which limit it is the first to reach.
-    fn note(&self, inner_len: usize, now: Instant) -> Option<Limit> {
-        let packets = self.packets.fetch_add(1, Relaxed) + 1;
+    /// Counts packets of so many bytes, and says which limit they are the first to reach.
+    fn note(&self, count: u64, inner_len: usize, now: Instant) -> Option<Limit> {
+        let packets = self.packets.fetch_add(count, Relaxed) + count;
         let bytes = self.bytes.fetch_add(inner_len as u64, Relaxed) + inner_len as u64;
         self.last_at.store(now.as_micros(), Relaxed);
         let limit = self.meter.reached(packets, bytes)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::Instant;
 use model::DfPolicy;
+use packet::segment::{Kind, Segments};
 use packet::{FlowKey, Ip, Tos};
 use sa::{ChildLabel, ChildSa, Path, SaId, TrafficSelector};
 
@@ -90,6 +91,37 @@ pub enum Outgoing<'a> {
     },
     /// Back to the sender, over the device that the packet came from: an IP packet.
     Reply(&'a [u8]),
+}
+
+/// Where [`Outbounds::send_into`] puts what it seals.
+pub trait Room {
+    /// Room for packets that are to be sent, back to back: as many bytes as `lens` add up to, where all lengths are
+    /// equal but the last. They go along `path` with the traffic class `tos`. `None` when there is none.
+    fn take(&mut self, path: &Path, tos: Tos, lens: Lens) -> Option<&mut [u8]>;
+
+    /// What was taken last is not to be sent.
+    fn give_back(&mut self);
+
+    /// An IP packet back to the sender, over the device that the packet came from.
+    fn reply(&mut self, packet: &[u8]);
+}
+
+/// The lengths of packets back to back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lens {
+    /// Bytes of each but the last.
+    pub len: usize,
+    /// How many there are: at least 1.
+    pub count: usize,
+    /// Bytes of the last: at most `len`.
+    pub last: usize,
+}
+
+impl Lens {
+    /// Bytes of all.
+    pub const fn total(self) -> usize {
+        self.len * (self.count - 1) + self.last
+    }
 }
 
 impl Default for Outbounds {
@@ -302,6 +334,82 @@ impl Outbounds {
         result.inspect_err(|&reason| row.drops.count(reason))
     }
 
+    /// As [`Outbounds::send`], built where it is sent from. With `cut`, the packet is a super-packet of segments with so
+    /// many bytes of payload each ([`packet::segment`]): it is found, numbered and counted at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbounds::send`]; [`Dropped::NotIp`] also for a super-packet that is none.
+    pub fn send_into(
+        &mut self,
+        via: Via,
+        packet: &mut [u8],
+        cut: Option<(Kind, usize)>,
+        room: &mut impl Room,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let id = self.find(via, packet, now)?;
+        let Some(row) = self.sas.get_mut(&id) else { return Err(Dropped::NoSa) };
+        let segments = cut.map(|(kind, size)| Segments::new(packet, kind, size)).transpose();
+        let Ok(segments) = segments else {
+            row.drops.count(Dropped::NotIp);
+            return Err(Dropped::NotIp);
+        };
+        let result = match segments {
+            Some(mut segments) if segments.full_len() <= row.fit.mtu() => {
+                let lens = Lens { len: segments.full_len(), count: segments.count(), last: segments.last_len() };
+                row.seal_run(packet, lens, |out| segments.write_next(out), room, &mut self.events, now)
+            }
+            Some(segments) => return self.send_each(via, segments, room, now),
+            None => {
+                let len = Ip::parse(packet).map_or(packet.len(), |ip| ip.bytes().len());
+                let packet = &mut packet[..len];
+                if len > row.fit.mtu() {
+                    return self.send_shaped(via, packet, room, now);
+                }
+                if let Some(clamp) = row.fit.clamp() {
+                    clamp.apply(packet);
+                }
+                let write = |out: &mut [u8]| {
+                    out.get_mut(..len)?.copy_from_slice(packet);
+                    Some(len)
+                };
+                row.seal_run(packet, Lens { len, count: 1, last: len }, write, room, &mut self.events, now)
+            }
+        };
+        result.inspect_err(|&reason| row.drops.count(reason))
+    }
+
+    /// Segments that are too large for the tunnel go one by one, as far as the sender allows.
+    fn send_each(
+        &mut self,
+        via: Via,
+        mut segments: Segments<'_>,
+        room: &mut impl Room,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let mut segment = vec![0; segments.full_len()];
+        while let Some(len) = segments.write_next(&mut segment) {
+            // The sender hears of the first that is too big, and sends all of them again.
+            self.send_shaped(via, &mut segment[..len], room, now)?;
+        }
+        Ok(())
+    }
+
+    /// A packet that may have to be cut up, or answered.
+    fn send_shaped(&mut self, via: Via, packet: &mut [u8], room: &mut impl Room, now: Instant) -> Result<(), Dropped> {
+        let out = |outgoing: Outgoing<'_>| match outgoing {
+            Outgoing::Datagram { path, tos, esp, .. } => {
+                let lens = Lens { len: esp.len(), count: 1, last: esp.len() };
+                if let Some(place) = room.take(&path, tos, lens) {
+                    place.copy_from_slice(esp);
+                }
+            }
+            Outgoing::Reply(reply) => room.reply(reply),
+        };
+        self.send(via, packet, out, now)
+    }
+
     /// Whether a packet that arrived in clear is one that a policy or an SA of the shared device wants
     /// encrypted, so that it must be refused. Also true of what is no IP packet. IKE and ESP
     /// themselves are not to be asked about.
@@ -415,6 +523,40 @@ impl Row {
         counters
     }
 
+    /// Seals inner packets of these lengths into room that is taken for them. `first` begins with a header like theirs.
+    fn seal_run(
+        &self,
+        first: &[u8],
+        inner: Lens,
+        write: impl FnMut(&mut [u8]) -> Option<usize>,
+        room: &mut impl Room,
+        events: &mut Events,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let (next_header, tos) = self.sa.describe(first)?;
+        let layout = self.sa.layout();
+        let lens = Lens { len: layout.sealed_len(inner.len), last: layout.sealed_len(inner.last), ..inner };
+        let place = room.take(&self.path, tos, lens).ok_or(Dropped::TooBig)?;
+        match self.sa.seal_run(next_header, (inner.len, inner.last), place, write, now) {
+            Ok(limit) => {
+                self.tell(limit, events);
+                Ok(())
+            }
+            Err(reason) => {
+                room.give_back();
+                Err(reason)
+            }
+        }
+    }
+
+    fn tell(&self, limit: Option<Limit>, events: &mut Events) {
+        match limit {
+            Some(Limit::Soft) => events.push(Event::SoftLimit(self.sa.id())),
+            Some(Limit::Hard) => events.push(Event::HardLimit(self.sa.id())),
+            None => {}
+        }
+    }
+
     fn seal(
         &self,
         packet: &[u8],
@@ -437,11 +579,7 @@ impl Row {
         now: Instant,
     ) -> Result<(), Dropped> {
         let sealed = self.sa.seal_in_place(len, buffer, now)?;
-        match sealed.limit {
-            Some(Limit::Soft) => events.push(Event::SoftLimit(self.sa.id())),
-            Some(Limit::Hard) => events.push(Event::HardLimit(self.sa.id())),
-            None => {}
-        }
+        self.tell(sealed.limit, events);
         let esp = &buffer[..sealed.len];
         out(Outgoing::Datagram { id: self.sa.id(), path: self.path, tos: sealed.tos, esp });
         Ok(())

@@ -5,6 +5,7 @@ use std::fmt;
 use crypto::aead::AeadKey;
 use crypto::cbc::CbcKey;
 use crypto::integrity::HmacKey;
+use lanes::{Iv, LaneKey, OpenJob, SealJob};
 use sa::{ChildSuite, DirectionKeys};
 
 use crate::Dropped;
@@ -53,8 +54,13 @@ pub(crate) struct Transform {
 #[derive(Debug)]
 enum Keys {
     Aead(AeadKey),
-    CbcHmac(CbcKey, Box<HmacKey>),
+    CbcHmac(CbcKey, Box<HmacKey>, Option<Box<LaneKey>>),
 }
+
+/// Packets that are worked on side by side, at most.
+pub(crate) const LANES: usize = 32;
+/// With fewer, one after the other is faster.
+const MIN_LANES: usize = 4;
 
 impl Transform {
     pub(crate) fn new(suite: ChildSuite, keys: &DirectionKeys) -> Result<Self, Unusable> {
@@ -68,7 +74,9 @@ impl Transform {
                     return Err(Unusable::BadKeys);
                 }
                 let cipher = CbcKey::new(suite.encryption, encryption).map_err(|_| Unusable::BadKeys)?;
-                Keys::CbcHmac(cipher, Box::new(HmacKey::new(algorithm, integrity)))
+                // Without lanes for the suite, one packet after the other.
+                let lanes = LaneKey::new(suite.encryption, algorithm, encryption, integrity).ok();
+                Keys::CbcHmac(cipher, Box::new(HmacKey::new(algorithm, integrity)), lanes.map(Box::new))
             }
             None | Some(_) => return Err(Unusable::BadSuite),
         };
@@ -98,7 +106,7 @@ impl Transform {
                 let (sealed, icv) = packet.split_at_mut(icv_at);
                 icv.copy_from_slice(&key.seal(iv, &aad[..aad_len], &mut sealed[HEADER + iv.len()..]));
             }
-            Keys::CbcHmac(cipher, mac) => {
+            Keys::CbcHmac(cipher, mac, _) => {
                 // RFC 3602 §3 wants an IV that nobody can predict: the sequence number, which never
                 // repeats, encrypted under the same key (SP 800-38A App. C, first method). As one
                 // more block in front, chained from zero, it costs no call of its own, and what comes
@@ -114,6 +122,50 @@ impl Transform {
         }
     }
 
+    /// As [`Transform::seal`], for packets that lie back to back in `packets`, `len` bytes each but the last, which may
+    /// have fewer. They get consecutive numbers, of which all must be new.
+    pub(crate) fn seal_all(&self, packets: &mut [u8], len: usize, mut sequence: u64) {
+        let count = packets.len().div_ceil(len);
+        let Some(lanes) = self.lanes().filter(|_| count >= MIN_LANES) else {
+            for packet in packets.chunks_mut(len) {
+                self.seal(packet, sequence);
+                sequence += 1;
+            }
+            return;
+        };
+        for window in packets.chunks_mut(len * LANES) {
+            let mut jobs: [SealJob<'_>; LANES] =
+                std::array::from_fn(|_| SealJob { packet: &mut [], esn_high: None, iv: Iv::Given });
+            let mut count = 0;
+            for (job, packet) in jobs.iter_mut().zip(window.chunks_mut(len)) {
+                *job = SealJob { packet, esn_high: self.esn_high(sequence), iv: Iv::Encrypted(sequence) };
+                sequence += 1;
+                count += 1;
+            }
+            lanes.seal_many(&mut jobs[..count]).expect("the layout pads to whole blocks");
+        }
+    }
+
+    /// Whether several packets are best opened by [`Transform::open_all`].
+    pub(crate) fn lanes(&self) -> Option<&LaneKey> {
+        match &self.keys {
+            Keys::CbcHmac(_, _, Some(lanes)) => Some(lanes),
+            Keys::CbcHmac(_, _, None) | Keys::Aead(_) => None,
+        }
+    }
+
+    /// What a job of [`LaneKey`] says of a number.
+    pub(crate) fn esn_high(&self, sequence: u64) -> Option<u32> {
+        self.esn.then_some((sequence >> 32) as u32)
+    }
+
+    /// As [`Transform::open`], for several packets: the verdicts are in the jobs. Only for a suite with lanes.
+    pub(crate) fn open_all(&self, jobs: &mut [OpenJob<'_>]) {
+        if let Some(lanes) = self.lanes() {
+            lanes.open_many(jobs);
+        }
+    }
+
     /// Authenticates, then decrypts in place. `packet` is one that [`Layout::fits`].
     pub(crate) fn open(&self, packet: &mut [u8], sequence: u64) -> Result<(), Dropped> {
         let payload_at = self.layout.payload_at();
@@ -125,7 +177,7 @@ impl Transform {
                 let iv = *head.last_chunk().ok_or(Dropped::Malformed)?;
                 key.open(iv, &aad[..aad_len], sealed).map_err(|_| Dropped::BadIntegrity)?;
             }
-            Keys::CbcHmac(cipher, mac) => {
+            Keys::CbcHmac(cipher, mac, _) => {
                 let (sealed, icv) = packet.split_at_mut(icv_at);
                 let high = self.high_half(sequence);
                 if !mac.verify(&[sealed, &high[..self.high_len()]], icv) {
