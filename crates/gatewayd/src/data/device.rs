@@ -4,7 +4,12 @@ use std::io;
 
 use esp::{DataPath, DeviceId, Via};
 use gateway::plan::SHARED_DEVICE;
-use os::tun::{self, Tun};
+use os::tun::{self, MAX_PARTS, Offload, Segments, Tun};
+use packet::checksum;
+use packet::coalesce::Joined;
+use packet::segment::Kind;
+
+use super::Offloads;
 
 /// All devices. A place in the list is a slot: 0 is the shared device, the others follow [`DeviceId`].
 #[derive(Debug, Default)]
@@ -12,6 +17,8 @@ pub(super) struct Devices {
     slots: Vec<Option<Device>>,
     /// Inner packets whose device is not there.
     pub(super) missing: u64,
+    /// Whether the kernel knows super-packets of UDP.
+    pub(super) joins_udp: bool,
 }
 
 /// A device.
@@ -29,14 +36,19 @@ impl Devices {
         slot_of(if name == SHARED_DEVICE { Via::Policy } else { Via::Device(path.device(name)) })
     }
 
-    /// Puts a device in its slot.
-    pub(super) fn insert(&mut self, path: &mut DataPath, tun: Tun) -> usize {
+    /// Puts a device in its slot, and has the kernel hand out super-packets where that is wanted.
+    pub(super) fn insert(&mut self, path: &mut DataPath, tun: Tun, offloads: Offloads) -> io::Result<usize> {
+        let wanted = match offloads {
+            Offloads::Auto => tun::Offloads::TcpAndUdp,
+            Offloads::Off => tun::Offloads::Nothing,
+        };
+        self.joins_udp = tun.set_offloads(wanted)? == tun::Offloads::TcpAndUdp;
         let slot = Self::slot(path, tun.name());
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
         self.slots[slot] = Some(Device { tun, via: via_of(slot), refused: 0 });
-        slot
+        Ok(slot)
     }
 
     /// Takes a device out of its slot.
@@ -55,11 +67,46 @@ impl Devices {
 
     /// Hands an inner packet to the kernel.
     pub(super) fn write(&mut self, via: Via, packet: &[u8]) {
-        match self.slots.get_mut(slot_of(via)) {
-            Some(Some(device)) => device.write(packet),
-            Some(None) | None => self.missing += 1,
+        self.write_joined(via, Joined::Single(packet));
+    }
+
+    /// Hands inner packets to the kernel.
+    pub(super) fn write_joined(&mut self, via: Via, joined: Joined<'_, '_>) {
+        let Some(Some(device)) = self.slots.get_mut(slot_of(via)) else {
+            self.missing += 1;
+            return;
+        };
+        match joined {
+            Joined::Single(packet) => device.write(packet),
+            Joined::Super { header, payloads, kind, is_v4, size, checksum: (start, offset) } => {
+                let kind = match (kind, is_v4) {
+                    (Kind::Tcp, true) => Segments::TcpV4,
+                    (Kind::Tcp, false) => Segments::TcpV6,
+                    (Kind::Udp, _) => Segments::Udp,
+                };
+                // All of these are less than the 65,535 bytes that a packet may have.
+                let offload = Offload {
+                    segments: Some((kind, size as u16)),
+                    header_len: header.len() as u16,
+                    checksum: Some((start as u16, offset as u16)),
+                };
+                device.write_super(offload, header, payloads);
+            }
         }
     }
+}
+
+/// What was read from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// A packet of this length.
+    Packet(usize),
+    /// A super-packet: its length, of what it is made, and how much payload each has.
+    Super(usize, Kind, usize),
+    /// A packet that makes no sense.
+    Odd,
+    /// Nothing is waiting.
+    Nothing,
 }
 
 impl Device {
@@ -68,16 +115,36 @@ impl Device {
         self.refused += u64::from(self.tun.send(packet).is_err());
     }
 
-    /// Reads a packet; `None` when none is waiting.
+    fn write_super(&mut self, offload: Offload, header: &[u8], payloads: &[&[u8]]) {
+        let mut parts: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
+        parts[0] = header;
+        let count = 1 + payloads.len();
+        for (part, payload) in parts[1..].iter_mut().zip(payloads) {
+            *part = payload;
+        }
+        self.refused += u64::from(self.tun.send_super(offload, &parts[..count]).is_err());
+    }
+
+    /// Reads a packet. Its checksum is complete, unless it is a super-packet.
     ///
     /// # Errors
     /// The device is gone.
-    pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.tun.recv(bytes) {
-            Ok(len) => Ok(Some(len)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock || tun::is_passing(&e) => Ok(None),
-            Err(e) => Err(e),
-        }
+    pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<Read> {
+        let (offload, len) = match self.tun.recv_super(bytes) {
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || tun::is_passing(&e) => return Ok(Read::Nothing),
+            Err(e) => return Err(e),
+        };
+        Ok(match (offload.segments, offload.checksum) {
+            (Some((Segments::TcpV4 | Segments::TcpV6, size)), _) => Read::Super(len, Kind::Tcp, size.into()),
+            (Some((Segments::Udp, size)), _) => Read::Super(len, Kind::Udp, size.into()),
+            (Some((Segments::Other, _)), _) => Read::Odd,
+            (None, Some((start, offset))) => {
+                let is_done = checksum::complete(&mut bytes[..len], start.into(), offset.into());
+                if is_done { Read::Packet(len) } else { Read::Odd }
+            }
+            (None, None) => Read::Packet(len),
+        })
     }
 }
 

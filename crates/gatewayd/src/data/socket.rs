@@ -3,10 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use os::{Datagram, DatagramSocket, Fragmentation, SocketOptions, raw, udp};
+use os::{Datagram, DatagramSocket, Fragmentation, Run, Sent, SocketOptions, raw, udp};
 use sa::Path;
 
-use super::Options;
+use super::{Offloads, Options};
 
 /// Peers whose paths proved too narrow and were not looked at yet, at most.
 const MAX_NARROW: usize = 64;
@@ -27,6 +27,8 @@ pub(super) enum Kind {
 pub(super) struct Socket {
     pub(super) kind: Kind,
     pub(super) socket: DatagramSocket,
+    /// Whether the kernel cuts up runs.
+    segments: bool,
 }
 
 /// All sockets. A place in the list is a socket's number.
@@ -35,6 +37,7 @@ pub(super) struct Sockets {
     all: Vec<Socket>,
     /// Peers to whom a datagram was too large for the path.
     narrow: Vec<IpAddr>,
+    note: Option<String>,
     pub(super) stats: Stats,
 }
 
@@ -63,11 +66,19 @@ impl Sockets {
             }
             all.extend(open_udp(*local, options)?);
             match raw::bind_esp(*local, &forbidding()) {
-                Ok(socket) => all.push(Socket { kind: Kind::Esp, socket }),
+                Ok(socket) => all.push(Socket { kind: Kind::Esp, socket, segments: false }),
                 Err(e) => notes.push(format!("ESP passes only inside UDP: {e}")),
             }
         }
-        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), stats: Stats::default() }, notes))
+        if options.offloads == Offloads::Auto {
+            for Socket { socket, segments, .. } in all.iter_mut().filter(|s| s.kind == Kind::Natt) {
+                *segments = socket.can_segment();
+                if let Err(e) = socket.set_coalescing(true) {
+                    notes.push(format!("packets are received one by one: {e}"));
+                }
+            }
+        }
+        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), note: None, stats: Stats::default() }, notes))
     }
 
     /// The sockets, by number.
@@ -84,6 +95,11 @@ impl Sockets {
     pub(super) fn for_path(&self, path: &Path) -> Option<usize> {
         let kind = if path.udp { Kind::Natt } else { Kind::Esp };
         self.all.iter().position(|s| s.kind == kind && is_from(s, path.local, path.udp))
+    }
+
+    /// Whether a socket takes runs of several datagrams.
+    pub(super) fn can_segment(&self, number: usize) -> bool {
+        self.all.get(number).is_some_and(|s| s.segments)
     }
 
     /// Sends an IKE datagram. One that is larger than the path takes is fragmented.
@@ -109,33 +125,71 @@ impl Sockets {
         Ok(())
     }
 
-    /// Sends ESP datagrams through one socket. One that is larger than the path takes goes out in fragments this once,
-    /// and its path is looked at ([`Self::take_narrow`]).
+    /// Sends ESP datagrams through one socket. Where the kernel refuses a run, its datagrams go one by one. One that is
+    /// larger than the path takes goes out in fragments this once, and its path is looked at ([`Self::take_narrow`]).
     ///
     /// # Errors
     /// The socket is of no more use.
-    pub(super) fn send_esp(&mut self, number: usize, datagrams: &[Datagram<'_>]) -> io::Result<()> {
+    pub(super) fn send_esp(&mut self, number: usize, runs: &[Run<'_>]) -> io::Result<()> {
         let Some(Socket { socket, .. }) = self.all.get(number) else { return Ok(()) };
-        let sent = match socket.send_batch(datagrams) {
+        let sent = match socket.send_runs(runs) {
             Ok(sent) => sent,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => os::Sent::default(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Sent::default(),
             Err(e) => return Err(e),
         };
-        self.stats.full += (datagrams.len() - sent.done) as u64;
+        self.stats.full += runs[sent.done..].iter().map(|run| pieces(run).count() as u64).sum::<u64>();
         for (at, error) in sent.refused {
-            let Some(datagram) = datagrams.get(at) else { continue };
-            if !os::is_too_big(&error) {
-                self.stats.refused += 1;
-                continue;
+            let Some(run) = runs.get(at) else { continue };
+            if run.segment == 0 {
+                self.rescue(number, &run.datagram, &error)?;
+            } else {
+                self.send_apart(number, run, &error)?;
             }
-            let ip = datagram.remote.ip();
-            if self.narrow.len() < MAX_NARROW && !self.narrow.contains(&ip) {
-                self.narrow.push(ip);
-            }
-            let sent = in_fragments(socket, datagram, Fragmentation::PathMtu)?;
-            self.stats.refused += u64::from(sent.is_err());
         }
         Ok(())
+    }
+
+    /// Sends the datagrams of a run that was refused one by one. When they pass, runs are not tried again.
+    fn send_apart(&mut self, number: usize, run: &Run<'_>, error: &io::Error) -> io::Result<()> {
+        let mut all_passed = true;
+        for datagram in pieces(run) {
+            let Some(Socket { socket, .. }) = self.all.get(number) else { break };
+            if let Err(error) = socket.send(&datagram) {
+                all_passed = false;
+                self.rescue(number, &datagram, &error)?;
+            }
+        }
+        if all_passed && let Some(s) = self.all.get_mut(number) {
+            s.segments = false;
+            self.note =
+                Some(format!("packets are sent one by one from now on: the kernel refuses several at once: {error}"));
+        }
+        Ok(())
+    }
+
+    /// What becomes of a datagram that was refused.
+    fn rescue(&mut self, number: usize, datagram: &Datagram<'_>, error: &io::Error) -> io::Result<()> {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.stats.full += 1;
+            return Ok(());
+        }
+        if !os::is_too_big(error) {
+            self.stats.refused += 1;
+            return Ok(());
+        }
+        let ip = datagram.remote.ip();
+        if self.narrow.len() < MAX_NARROW && !self.narrow.contains(&ip) {
+            self.narrow.push(ip);
+        }
+        let Some(Socket { socket, .. }) = self.all.get(number) else { return Ok(()) };
+        let sent = in_fragments(socket, datagram, Fragmentation::PathMtu)?;
+        self.stats.refused += u64::from(sent.is_err());
+        Ok(())
+    }
+
+    /// Something to tell a person.
+    pub(super) const fn take_note(&mut self) -> Option<String> {
+        self.note.take()
     }
 
     /// A peer whose path proved too narrow since the last call.
@@ -151,9 +205,16 @@ fn forbidding() -> SocketOptions {
 fn open_udp(local: IpAddr, options: &Options) -> io::Result<[Socket; 2]> {
     let ike = SocketOptions { fragmentation: Fragmentation::Allow, ..SocketOptions::default() };
     let open = |kind, port, how: &SocketOptions| -> io::Result<Socket> {
-        Ok(Socket { kind, socket: udp::bind(SocketAddr::new(local, port), how)? })
+        Ok(Socket { kind, socket: udp::bind(SocketAddr::new(local, port), how)?, segments: false })
     };
     Ok([open(Kind::Ike, options.ports.ike, &ike)?, open(Kind::Natt, options.ports.natt, &forbidding())?])
+}
+
+/// The datagrams of a run.
+fn pieces<'a>(run: &Run<'a>) -> impl Iterator<Item = Datagram<'a>> {
+    let datagram = run.datagram;
+    let len = if run.segment == 0 { datagram.bytes.len().max(1) } else { usize::from(run.segment) };
+    datagram.bytes.chunks(len).map(move |bytes| Datagram { bytes, ..datagram })
 }
 
 /// Whether a packet from `local` leaves by this socket.

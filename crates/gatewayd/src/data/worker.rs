@@ -17,23 +17,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use base::Instant;
+use esp::DataPath;
 use esp::wire::{Encapsulated, classify};
-use esp::{DataPath, Outgoing};
 use gateway::PolicyChange;
 use os::RecvBatch;
 use os::clock::Clock;
 use os::poll::{Events, Interest, Poller};
 use os::tun::Tun;
 use packet::Tos;
+use packet::coalesce::Coalescer;
 use sa::SaChange;
 
 use super::alive::Alive;
-use super::batch::Batch;
-use super::device::Devices;
+use super::batch::{Batch, Outbox};
+use super::device::{Devices, Read};
 use super::paths::Paths;
 use super::snapshot;
 use super::socket::{Kind, Sockets};
-use super::{Inlet, Options, Order, Outlet, Report};
+use super::{Inlet, Offloads, Options, Order, Outlet, Report};
 
 /// Datagrams received by one call.
 const RECEIVE: usize = 32;
@@ -55,7 +56,7 @@ const DEVICES: u64 = 1 << 32;
 pub fn start(options: &Options, inlet: Inlet, outlet: Outlet) -> io::Result<JoinHandle<()>> {
     let (sockets, notes) = Sockets::open(options)?;
     notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
-    let mut worker = Worker::new(options.clock, sockets, inlet, outlet.clone())?;
+    let mut worker = Worker::new(options, sockets, inlet, outlet.clone())?;
     std::thread::Builder::new().name("simplon-data".to_owned()).spawn(move || {
         // The worker is not looked at again after a panic.
         let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
@@ -91,19 +92,21 @@ struct Worker {
     batch: Batch,
     received: RecvBatch,
     packet: Box<[u8]>,
+    offloads: Offloads,
     malformed: u64,
+    odd: u64,
     receive_errors: u64,
 }
 
 impl Worker {
-    fn new(clock: Clock, sockets: Sockets, inlet: Inlet, outlet: Outlet) -> io::Result<Self> {
+    fn new(options: &Options, sockets: Sockets, inlet: Inlet, outlet: Outlet) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&*inlet.waker, WAKER, Interest::READ)?;
         for (token, (_, socket)) in (SOCKETS..).zip(sockets.iter()) {
             poller.add(&socket.socket, token, Interest::READ)?;
         }
         Ok(Self {
-            clock,
+            clock: options.clock,
             poller,
             inlet,
             outlet,
@@ -115,7 +118,9 @@ impl Worker {
             batch: Batch::new(),
             received: RecvBatch::new(RECEIVE, LARGEST),
             packet: vec![0; LARGEST].into(),
+            offloads: options.offloads,
             malformed: 0,
+            odd: 0,
             receive_errors: 0,
         })
     }
@@ -198,7 +203,7 @@ impl Worker {
     }
 
     fn add_device(&mut self, tun: Tun) -> io::Result<()> {
-        let slot = self.devices.insert(&mut self.path, tun);
+        let slot = self.devices.insert(&mut self.path, tun, self.offloads)?;
         match self.devices.get_mut(slot) {
             Some(device) => self.poller.add(&device.tun, DEVICES + slot as u64, Interest::READ),
             None => Ok(()),
@@ -216,30 +221,27 @@ impl Worker {
     fn serve_device(&mut self, slot: usize, now: Instant) -> io::Result<()> {
         let Self { path, sockets, devices, batch, packet, .. } = self;
         let Some(device) = devices.get_mut(slot) else { return Ok(()) };
+        let via = device.via;
+        let mut outbox = Outbox { batch, sockets, device, result: Ok(()) };
         for _ in 0..READ {
-            let len = match device.read(packet) {
-                Ok(Some(len)) => len,
-                Ok(None) => break,
+            let (len, cut) = match outbox.device.read(packet) {
+                Ok(Read::Packet(len)) => (len, None),
+                Ok(Read::Super(len, kind, size)) => (len, Some((kind, size))),
+                Ok(Read::Odd) => {
+                    self.odd += 1;
+                    continue;
+                }
+                Ok(Read::Nothing) => break,
                 Err(error) => {
                     batch.flush(sockets)?;
                     self.lose_device(slot, &error);
                     return Ok(());
                 }
             };
-            let mut result = Ok(());
-            let via = device.via;
-            let out = |outgoing: Outgoing<'_>| match outgoing {
-                Outgoing::Datagram { path, tos, esp, .. } => {
-                    if result.is_ok() {
-                        result = batch.push(&path, tos, esp, sockets);
-                    }
-                }
-                Outgoing::Reply(reply) => device.write(reply),
-            };
             // A packet that is refused is counted where it is refused, and goes no further.
-            let _ = path.outbounds.send(via, &mut packet[..len], out, now);
-            result?;
+            let _ = path.outbounds.send_into(via, &mut packet[..len], cut, &mut outbox, now);
         }
+        outbox.result?;
         batch.flush(sockets)
     }
 
@@ -262,29 +264,35 @@ impl Worker {
             }
         }
         let port = socket.socket.local_addr().port();
+        let mut coalescer = Coalescer::new(devices.joins_udp);
         for (arrival, bytes) in received.iter_mut() {
-            let is_esp = match socket.kind {
-                Kind::Ike => false,
+            let from = (socket.kind == Kind::Natt).then_some(arrival.remote);
+            let esp = arrival.cut(bytes).filter(|datagram| match socket.kind {
                 Kind::Esp => true,
-                Kind::Natt => match classify(bytes) {
+                Kind::Ike => {
+                    outlet.datagram((arrival.local, port).into(), arrival.remote, datagram, now);
+                    false
+                }
+                Kind::Natt => match classify(datagram) {
                     Encapsulated::Esp => true,
-                    Encapsulated::Ike(_) => false,
-                    Encapsulated::Keepalive => continue,
+                    Encapsulated::Ike(_) => {
+                        outlet.datagram((arrival.local, port).into(), arrival.remote, datagram, now);
+                        false
+                    }
+                    Encapsulated::Keepalive => false,
                     Encapsulated::Malformed => {
                         self.malformed += 1;
-                        continue;
+                        false
                     }
                 },
-            };
-            if !is_esp {
-                outlet.datagram((arrival.local, port).into(), arrival.remote, bytes, now);
-                continue;
-            }
-            let from = (socket.kind == Kind::Natt).then_some(arrival.remote);
-            if let Ok(arrived) = path.inbounds.open(bytes, from, Tos(arrival.tos), now) {
-                devices.write(arrived.via, &bytes[arrived.range]);
-            }
+            });
+            path.inbounds.open_run(esp, from, Tos(arrival.tos), now, |via, inner| match self.offloads {
+                Offloads::Auto => coalescer.push(via, inner, |via, joined| devices.write_joined(via, joined)),
+                Offloads::Off => devices.write(via, inner),
+            });
         }
+        // Nothing is kept for what may come.
+        coalescer.flush(|via, joined| devices.write_joined(via, joined));
         self.alive.note(now);
         Ok(())
     }
@@ -297,6 +305,9 @@ impl Worker {
         if self.alive.due().is_some_and(|at| at <= now) {
             let outlet = &self.outlet;
             self.alive.tell(self.path.inbounds.iter(), |id| outlet.event(Report::Alive(id)), now);
+        }
+        if let Some(note) = self.sockets.take_note() {
+            self.outlet.event(Report::Notice(note));
         }
         while let Some(remote) = self.sockets.take_narrow() {
             if let Some(mtu) = self.paths.learn(remote, now) {
@@ -325,6 +336,7 @@ impl Worker {
         let sockets = self.sockets.stats;
         let own = [
             ("malformed_datagram", self.malformed),
+            ("odd_packet", self.odd),
             ("unusable_datagram", self.received.unusable()),
             ("no_device", self.devices.missing),
             ("no_socket", sockets.no_socket),
