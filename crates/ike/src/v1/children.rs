@@ -3,8 +3,8 @@
 //! IKEv1 has no rekey exchange: a newer SA for the same traffic takes the place of the older one by being there. Both
 //! sides may negotiate one at the same time, and may then differ about which is the newest. No packet is lost by
 //! that, because every SA receives until it is deleted. An older SA is deleted a moment after the peer was seen to
-//! use the newer one; or, where no packet shows that, by the phase 1 initiator alone, so that the two sides never
-//! delete each other's choice.
+//! use the newer one; or, where no packet shows that, by the phase 1 initiator long before the responder would, so
+//! that the two sides do not delete each other's choice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,11 @@ const IDLE_GRACE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// From the delete of a replaced SA until it is removed: the peer may still send until it has read the delete.
 const LINGER: Duration = Duration::from_secs(3);
+/// How often the delete is repeated while nothing shows that the peer has read it: no answer comes to a delete, and
+/// a peer that missed it would go on sending to nobody.
+const REPEATS: u8 = 4;
+/// SAs that were installed within this time may have been negotiated by both sides at once.
+const CONTEST: Duration = Duration::from_secs(60);
 
 /// A pair of Child SAs.
 #[derive(Debug)]
@@ -60,11 +65,13 @@ enum Stage {
     Active,
     /// A newer one is active; this one receives.
     Replaced {
-        /// The moment to delete it; none while that is the peer's to decide.
-        delete_at: Option<Instant>,
+        /// The moment to delete it.
+        delete_at: Instant,
+        /// The peer was seen to use the newer one, and will not come back to this one.
+        is_settled: bool,
     },
-    /// The delete has left.
-    Leaving { remove_at: Instant },
+    /// The delete has left, and will so often again.
+    Leaving { next_at: Instant, repeats: u8 },
 }
 
 /// What a quick mode agreed on, and whose it is.
@@ -135,6 +142,18 @@ impl Child {
         }
     }
 
+    /// The peer uses a newer one; for good, when that is settled.
+    fn note_used_newer(&mut self, is_settled: bool, now: Instant) {
+        match self.stage {
+            Stage::Replaced { delete_at, .. } => {
+                let delete_at = delete_at.min(now + GRACE);
+                self.stage = Stage::Replaced { delete_at, is_settled };
+            }
+            Stage::Leaving { next_at, .. } if is_settled => self.stage = Stage::Leaving { next_at, repeats: 0 },
+            Stage::Leaving { .. } | Stage::Pending { .. } | Stage::Active => {}
+        }
+    }
+
     fn want(&self, at: Instant) -> Want {
         let (child, local, remote) = (Arc::clone(&self.name), self.local, self.remote);
         Want { child, local, remote, at, refused: 0, group: 0 }
@@ -145,8 +164,8 @@ impl Child {
         let other = match self.stage {
             Stage::Pending { until } => until.map(|at| Deadline { at, why: "a Child SA that was not confirmed" }),
             Stage::Active => self.rekey_at.map(|at| Deadline { at, why: "a Child SA to rekey" }),
-            Stage::Replaced { delete_at } => delete_at.map(|at| Deadline { at, why: "a replaced Child SA to delete" }),
-            Stage::Leaving { remove_at } => Some(Deadline { at: remove_at, why: "a deleted Child SA to remove" }),
+            Stage::Replaced { delete_at: at, .. } => Some(Deadline { at, why: "a replaced Child SA to delete" }),
+            Stage::Leaving { next_at, .. } => Some(Deadline { at: next_at, why: "a deleted Child SA to remove" }),
         };
         Deadline::earliest(Some(expires), other)
     }
@@ -217,7 +236,9 @@ impl Established {
     }
 
     pub(super) fn initiate_child(&mut self, name: &str, link: &Link, ctx: &mut Context<'_>) {
-        if let Some(connection) = self.connection(ctx) {
+        if let Some(connection) = self.connection(ctx)
+            && self.is_in_charge()
+        {
             self.want_child(name, connection, ctx.now);
             self.start_wanted(link, ctx);
         }
@@ -289,13 +310,13 @@ impl Established {
     pub(super) fn activate(&mut self, id: SaId, link: &Link, ctx: &mut Context<'_>) {
         let Some(at) = self.children.iter().position(|child| child.id == id && child.is_pending()) else { return };
         ctx.change(SaChange::Activate(id));
-        let delete_at = Some(ctx.now + if link.is_initiator { IDLE_GRACE } else { PATIENCE });
+        let delete_at = ctx.now + if link.is_initiator { IDLE_GRACE } else { PATIENCE };
         let mut new = self.children.remove(at);
         new.stage = Stage::Active;
         let mut replaces = None;
         for old in self.children.iter_mut().filter(|old| old.is(&new.name, &new.local, &new.remote)) {
             if old.is_active() {
-                old.stage = Stage::Replaced { delete_at };
+                old.stage = Stage::Replaced { delete_at, is_settled: false };
                 replaces = Some(old.id);
             }
         }
@@ -323,13 +344,12 @@ impl Established {
             self.activate(id, link, ctx);
         }
         let Some(at) = self.children.iter().position(|child| child.id == id && child.is_active()) else { return };
-        let (name, local, remote) =
-            (Arc::clone(&self.children[at].name), self.children[at].local, self.children[at].remote);
+        let Child { name, local, remote, installed_at, .. } = &self.children[at];
+        let (name, local, remote, installed_at) = (Arc::clone(name), *local, *remote, *installed_at);
         for old in self.children.iter_mut().filter(|old| old.is(&name, &local, &remote)) {
-            if let Stage::Replaced { delete_at } = old.stage {
-                let soon = ctx.now + GRACE;
-                old.stage = Stage::Replaced { delete_at: Some(delete_at.map_or(soon, |at| at.min(soon))) };
-            }
+            // Of two that came at the same time, the peer may yet come to prefer the other.
+            let is_settled = installed_at.saturating_since(old.installed_at) > CONTEST;
+            old.note_used_newer(is_settled, ctx.now);
         }
     }
 
@@ -351,16 +371,17 @@ impl Established {
         match child.stage {
             Stage::Pending { .. } => self.drop_unconfirmed(id, link, ctx),
             Stage::Active => self.rekey_child(id, link, ctx),
-            Stage::Replaced { .. } => {
-                child.stage = Stage::Leaving { remove_at: ctx.now + LINGER };
+            Stage::Replaced { is_settled, .. } => {
+                let repeats = if is_settled { 0 } else { REPEATS };
+                child.stage = Stage::Leaving { next_at: ctx.now + LINGER, repeats };
                 let spi = child.spis.0;
                 self.send_delete(link, &[spi], ctx);
             }
-            Stage::Leaving { .. } => {
-                // Nothing answers a delete, and a peer that missed it would send into the void: it is said twice.
+            Stage::Leaving { repeats: 0, .. } => self.remove_child(id, CloseReason::Replaced, ctx),
+            Stage::Leaving { repeats, .. } => {
+                child.stage = Stage::Leaving { next_at: ctx.now + LINGER, repeats: repeats - 1 };
                 let spi = child.spis.0;
                 self.send_delete(link, &[spi], ctx);
-                self.remove_child(id, CloseReason::Replaced, ctx);
             }
         }
     }
@@ -369,7 +390,7 @@ impl Established {
         let Some(child) = self.children.iter_mut().find(|child| child.id == id && child.is_active()) else { return };
         child.rekey_at = None;
         let want = child.want(ctx.now);
-        if self.is_succeeded() || self.is_under_way(&want.child, &want.local, &want.remote) {
+        if !self.is_in_charge() || self.is_under_way(&want.child, &want.local, &want.remote) {
             return;
         }
         self.wanted.push(want);
@@ -444,7 +465,7 @@ impl Established {
 
     /// Takes over the children of a predecessor.
     pub(super) fn adopt_children(&mut self, handover: Handover, link: &Link, ctx: &mut Context<'_>) {
-        self.is_succeeded = false;
+        self.note_adopting();
         let (path, patience) = (self.path(link), memory(&ctx.options.retransmission));
         for mut child in handover.children {
             if child.path != path && child.path.udp == path.udp {

@@ -33,6 +33,19 @@ pub(super) enum After {
     Closed,
 }
 
+/// Where an established session stands between its predecessor and its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is the one.
+    Current,
+    /// The endpoint was asked for a successor.
+    Renewing,
+    /// The peer deleted it while a successor is under way: its own view of that is ahead of ours. The children wait.
+    Deleted,
+    /// A successor took the children over.
+    Succeeded,
+}
+
 /// What main mode leaves.
 pub(super) struct Outcome {
     pub(super) peer: PeerId,
@@ -66,10 +79,7 @@ pub(crate) struct Established {
     pub(super) established_at: Instant,
     pub(super) renew_at: Instant,
     pub(super) expires_at: Instant,
-    /// The endpoint was asked for a successor.
-    pub(super) is_renewing: bool,
-    /// A successor took the children over.
-    pub(super) is_succeeded: bool,
+    pub(super) standing: Standing,
     keepalive_at: Option<Instant>,
     pub(super) watch: Watch,
     pub(super) children: Vec<Child>,
@@ -122,8 +132,7 @@ impl Outcome {
             established_at: ctx.now,
             renew_at: ctx.now + renew_after(&lifetime, link.is_initiator, dice),
             expires_at: ctx.now + time,
-            is_renewing: false,
-            is_succeeded: false,
+            standing: Standing::Current,
             keepalive_at: (self.nat.is_found() && self.nat.ours && !keepalive.is_zero()).then(|| ctx.now + keepalive),
             watch: Watch::new(ctx),
             children: Vec::new(),
@@ -228,9 +237,11 @@ impl Established {
 
     pub(super) fn handle_timeout(&mut self, link: &mut Link, ctx: &mut Context<'_>) -> After {
         if ctx.now >= self.expires_at {
-            self.say_goodbye(link, ctx);
-            let again = if self.is_succeeded { Again::No } else { self.again_after_delete(ctx) };
-            return self.end(CloseReason::Expired, again, ctx);
+            return self.expire(link, ctx);
+        }
+        if !self.is_in_charge() {
+            self.handle_children_timeout(link, ctx);
+            return After::Stays;
         }
         if let Some(dpd) = self.dpd
             && let After::Closed = self.handle_dpd_timeout(link, &dpd, ctx)
@@ -241,7 +252,7 @@ impl Established {
             self.keepalive_at = Some(ctx.now + ctx.options.nat_keepalive);
             ctx.transmit_raw(link.ends, natt::KEEPALIVE.to_vec());
         }
-        if self.renew_at <= ctx.now && !self.is_succeeded {
+        if self.renew_at <= ctx.now {
             self.renew(ctx);
         }
         self.handle_children_timeout(link, ctx);
@@ -253,21 +264,39 @@ impl Established {
         After::Stays
     }
 
+    /// Its time is over, or the time that it was given after that.
+    fn expire(&mut self, link: &Link, ctx: &mut Context<'_>) -> After {
+        let again = self.again_after_delete(ctx);
+        match self.standing {
+            Standing::Deleted => self.end(CloseReason::PeerDeleted, again, ctx),
+            Standing::Current | Standing::Renewing | Standing::Succeeded => {
+                self.say_goodbye(link, ctx);
+                self.end(CloseReason::Expired, again, ctx)
+            }
+        }
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let mut earliest = Some(Deadline { at: self.expires_at, why: "phase 1 expires" });
         let mut consider = |deadline| earliest = Deadline::earliest(earliest, deadline);
-        consider((!self.is_succeeded).then_some(Deadline { at: self.renew_at, why: "phase 1 to renew" }));
+        self.children.iter().for_each(|child| consider(child.poll_timeout()));
+        if !self.is_in_charge() {
+            return earliest;
+        }
+        consider(Some(Deadline { at: self.renew_at, why: "phase 1 to renew" }));
         consider(self.dpd.map(|dpd| self.watch.poll_timeout(&dpd)));
         consider(self.keepalive_at.map(|at| Deadline { at, why: "NAT keepalive" }));
         self.quick.iter().for_each(|quick| consider(quick.poll_timeout()));
-        self.children.iter().for_each(|child| consider(child.poll_timeout()));
         consider(self.poll_wanted());
         earliest
     }
 
     /// Asks the endpoint for a successor, again and again until it is there.
     fn renew(&mut self, ctx: &mut Context<'_>) {
-        self.is_renewing = true;
+        if !self.is_in_charge() {
+            return;
+        }
+        self.standing = Standing::Renewing;
         self.renew_at = ctx.now + memory(&ctx.options.retransmission);
         ctx.signals.push(Signal::Renew { peer: self.peer });
     }
@@ -306,7 +335,7 @@ impl Established {
     /// Hands everything over to a successor. What remains is to close this one.
     pub(super) fn hand_over(&mut self, ctx: &mut Context<'_>) -> Handover {
         let handover = self.take_children(ctx);
-        self.is_succeeded = true;
+        self.standing = Standing::Succeeded;
         handover
     }
 
@@ -315,6 +344,24 @@ impl Established {
         let spis: Vec<_> = self.children.iter().filter(|child| !child.is_leaving()).map(|child| child.spis.0).collect();
         self.send_delete(link, &spis, ctx);
         self.send_delete_isakmp(link, ctx);
+    }
+
+    /// Children are handed to it, back perhaps: it is the successor.
+    pub(super) fn note_adopting(&mut self) {
+        if matches!(self.standing, Standing::Succeeded) {
+            self.standing = Standing::Current;
+        }
+    }
+
+    /// The peer deleted the ISAKMP SA.
+    pub(super) fn note_deleted(&mut self, ctx: &mut Context<'_>) -> After {
+        if self.standing == Standing::Renewing && !self.children.is_empty() {
+            self.standing = Standing::Deleted;
+            self.expires_at = self.expires_at.min(ctx.now + memory(&ctx.options.retransmission));
+            return After::Stays;
+        }
+        let again = self.again_after_delete(ctx);
+        self.end(CloseReason::PeerDeleted, again, ctx)
     }
 
     pub(super) fn close(&mut self, reason: CloseReason, link: &Link, ctx: &mut Context<'_>) -> After {
@@ -329,7 +376,7 @@ impl Established {
         let ids: Vec<SaId> = self.children.iter().map(|child| child.id).collect();
         ids.into_iter().for_each(|id| self.remove_child(id, reason.clone(), ctx));
         ctx.tell(Event::IkeDown { peer: self.peer, reason: reason.clone() });
-        let again = if self.is_succeeded { Again::No } else { again };
+        let again = if self.standing == Standing::Succeeded { Again::No } else { again };
         ctx.signals.push(Signal::Closed { peer: Some(self.peer), reason, again });
         After::Closed
     }
@@ -350,8 +397,9 @@ impl Established {
         self.connection(ctx).map_or(Again::No, |connection| again_as_started(connection))
     }
 
-    pub(super) const fn is_succeeded(&self) -> bool {
-        self.is_succeeded
+    /// Whether it negotiates children, asks for a successor and watches the peer.
+    pub(super) const fn is_in_charge(&self) -> bool {
+        matches!(self.standing, Standing::Current | Standing::Renewing)
     }
 }
 

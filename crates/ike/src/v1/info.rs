@@ -233,8 +233,7 @@ impl Established {
         if !spis.iter().any(|spi| *spi == link.cookies.bytes()) {
             return After::Stays;
         }
-        let again = self.again_after_delete(ctx);
-        self.end(CloseReason::PeerDeleted, again, ctx)
+        self.note_deleted(ctx)
     }
 
     fn handle_question(&mut self, link: &mut Link, ends: Ends, data: &[u8], ctx: &mut Context<'_>) {

@@ -33,7 +33,7 @@ use model::{Ports, Version};
 use sa::SaId;
 
 use self::children::Child;
-use self::established::{After, Established};
+use self::established::{Established, Standing};
 use self::keys::Cookies;
 use self::main_mode::{AuthSent, KeAnswered, KeSent, Refused, SaAnswered, SaSent};
 use self::phase1::Suite;
@@ -260,20 +260,21 @@ impl Session {
 
     pub(crate) fn close(&mut self, reason: CloseReason, ctx: &mut Context<'_>) {
         let peer = self.peer();
-        self.step(|state, link| {
-            match state {
-                State::Established(mut s) => match s.close(reason, link, ctx) {
-                    After::Closed | After::Stays => {}
-                },
-                State::SaSent(_)
-                | State::KeSent(_)
-                | State::AuthSent(_)
-                | State::SaAnswered(_)
-                | State::KeAnswered(_)
-                | State::Refused(_) => ctx.signals.push(Signal::Closed { peer, reason, again: Again::No }),
-                State::Closed => {}
+        self.step(|state, link| match state {
+            State::Established(mut s) => {
+                let after = s.close(reason, link, ctx);
+                State::after(s, after)
             }
-            State::Closed
+            State::SaSent(_)
+            | State::KeSent(_)
+            | State::AuthSent(_)
+            | State::SaAnswered(_)
+            | State::KeAnswered(_)
+            | State::Refused(_) => {
+                ctx.signals.push(Signal::Closed { peer, reason, again: Again::No });
+                State::Closed
+            }
+            State::Closed => State::Closed,
         });
     }
 
@@ -296,7 +297,8 @@ impl Session {
     }
 
     /// Gives up the Child SAs, and what was still wanted, to a successor. What remains is to close this session: that
-    /// deletes the ISAKMP SA alone.
+    /// deletes the ISAKMP SA alone. Let some seconds pass before: a peer that reads the delete before the message that
+    /// establishes the successor would take it for the end of everything.
     pub(crate) fn take_children(&mut self, ctx: &mut Context<'_>) -> Handover {
         self.established().map_or_else(Handover::default, |(established, _)| established.hand_over(ctx))
     }
@@ -340,8 +342,10 @@ impl Session {
 
     pub(crate) fn state(&self) -> IkeState {
         match &self.state {
-            State::Established(s) if s.is_renewing || s.is_succeeded() => IkeState::Rekeying,
-            State::Established(_) => IkeState::Established,
+            State::Established(s) => match s.standing {
+                Standing::Current => IkeState::Established,
+                Standing::Renewing | Standing::Deleted | Standing::Succeeded => IkeState::Rekeying,
+            },
             State::SaSent(_) | State::KeSent(_) | State::AuthSent(_) | State::SaAnswered(_) | State::KeAnswered(_) => {
                 IkeState::Connecting
             }
@@ -357,8 +361,10 @@ impl Session {
             State::KeSent(_) => "MM_WAIT_MSG4",
             State::KeAnswered(_) => "MM_WAIT_MSG5",
             State::AuthSent(_) => "MM_WAIT_MSG6",
-            State::Established(s) if s.is_renewing || s.is_succeeded() => "MM_REKEY",
-            State::Established(_) => "MM_ACTIVE",
+            State::Established(s) => match s.standing {
+                Standing::Current => "MM_ACTIVE",
+                Standing::Renewing | Standing::Deleted | Standing::Succeeded => "MM_REKEY",
+            },
             State::Refused(_) => "MM_REFUSED",
             State::Closed => "MM_FREE",
         }
@@ -414,7 +420,7 @@ impl Session {
             view.remote_id = Some(s.remote_id.clone());
             view.suite = Arc::clone(&s.suite_name);
             view.established_at = Some(s.established_at);
-            view.rekey_at = (!s.is_succeeded()).then_some(s.renew_at);
+            view.rekey_at = s.is_in_charge().then_some(s.renew_at);
             view.expires_at = Some(s.expires_at);
             view.children = s.children.iter().map(Child::view).collect();
         }

@@ -227,7 +227,7 @@ impl Established {
             Ok(opened) => opened,
             Err(reason) => return ctx.drop(reason),
         };
-        if self.quick.len() >= MAX_ASKED + MAX_ANSWERED || self.is_succeeded() {
+        if self.quick.len() >= MAX_ASKED + MAX_ANSWERED || !self.is_in_charge() {
             return ctx.drop(DropReason::HalfOpenLimit);
         }
         let Some(connection) = self.connection(ctx) else { return ctx.drop(DropReason::NoConnection) };

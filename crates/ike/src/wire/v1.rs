@@ -424,11 +424,14 @@ mod tests {
             protocol: u8, kind: u16, spi in prop::collection::vec(any::<u8>(), 1..17), data: Vec<u8>, count in 0usize..9,
         ) {
             let notify = Notify { protocol, spi: &spi, kind, data: &data };
-            prop_assert_eq!(Notify::decode(&notify.encode()), Ok(notify));
+            let bytes = notify.encode();
+            prop_assert_eq!(Notify::decode(&bytes), Ok(notify));
             let delete = Delete { protocol, spis: vec![&spi; count.max(1)] };
-            prop_assert_eq!(Delete::decode(&delete.encode()), Ok(delete));
+            let bytes = delete.encode();
+            prop_assert_eq!(Delete::decode(&bytes), Ok(delete));
             let id = Id { kind: protocol, protocol, port: kind, data: &data };
-            prop_assert_eq!(Id::decode(&id.encode()), Ok(id));
+            let bytes = id.encode();
+            prop_assert_eq!(Id::decode(&bytes), Ok(id));
         }
 
         #[test]

@@ -1,1 +1,6 @@
 //! The IKEv1 session in virtual time.
+
+mod bring_up;
+mod lifecycle;
+mod refusals;
+mod world;
