@@ -214,6 +214,11 @@ impl Established {
         let Some(configured) = configured else { return answered.pending.abandon(ctx) };
         let pending = &answered.pending;
         match pending.accept(configured, message, answered.auth_nonces, &self.channel.keys) {
+            Ok(terms) if self.stillborn.contains(&terms.outbound) => {
+                pending.abandon(ctx);
+                let old = answered.rekeyed.as_ref().map(|(old, _)| *old);
+                self.restore_lost(old, &answered.pending.name, ctx);
+            }
             Ok(terms) => {
                 let replaces = answered.rekeyed.as_ref().map(|(old, _)| *old);
                 let made = Made { id: pending.id, inbound: pending.inbound, by_us: true, replaces };

@@ -43,6 +43,9 @@ pub(super) struct Established {
     pub(super) children: Vec<Child>,
     pub(super) tasks: Vec<Task>,
     pub(super) outstanding: Vec<Outstanding>,
+    /// SPIs that the peer deleted and that we do not know, while an answer of it is due that may name them: it can
+    /// make a Child SA and delete it before we hear of it.
+    pub(super) stillborn: Vec<Spi>,
     /// The IKE SA that the peer made of this one while we rekey it too.
     pub(super) rival: Option<Box<Born>>,
     pub(super) fate: Fate,
@@ -209,6 +212,7 @@ impl Established {
             children: Vec::with_capacity(1),
             tasks: Vec::new(),
             outstanding: Vec::new(),
+            stillborn: Vec::new(),
             rival: None,
             fate: Fate::Live,
             next_request: parts.next_request,
@@ -368,10 +372,19 @@ impl Established {
             Exchange::DeleteIke => self.finish_closing(ctx),
             Exchange::Ask => After::Stay,
         };
+        if !self.awaits_child() {
+            self.stillborn.clear();
+        }
         if after == After::Stay {
             self.pump(core, ctx);
         }
         after
+    }
+
+    /// Whether an answer is due that may make a Child SA.
+    pub(super) fn awaits_child(&self) -> bool {
+        let makes = |exchange: &Exchange| matches!(exchange, Exchange::CreateChild { .. } | Exchange::RekeyChild(_));
+        self.outstanding.iter().any(|outstanding| makes(&outstanding.exchange))
     }
 
     /// RFC 7296 §2.3: a peer may take several requests at once; the window never shrinks.

@@ -16,6 +16,9 @@ use super::established::{After, Established, Exchange, Fate, Job, Then};
 /// How long a replaced IKE SA that the peer has deleted still answers that delete when it is repeated.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// Most SPIs remembered that the peer deleted before it told us of them.
+const MAX_STILLBORN: usize = 16;
+
 impl Established {
     /// a -- INFORMATIONAL { [D,] [N] } -> b
     /// a <- INFORMATIONAL { [D] } -- b
@@ -37,7 +40,12 @@ impl Established {
         }
         let mut gone = Vec::new();
         for spi in message.deletes.iter().flat_map(|delete| delete.esp_spis()) {
-            let Some(child) = self.children.iter().find(|child| child.outbound == spi) else { continue };
+            let Some(child) = self.children.iter().find(|child| child.outbound == spi) else {
+                if self.awaits_child() && self.stillborn.len() < MAX_STILLBORN {
+                    self.stillborn.push(spi);
+                }
+                continue;
+            };
             let (id, inbound) = (child.id, child.inbound);
             // RFC 7296 §1.4.1: when both delete it at once, neither names it in the answer.
             if !self.is_deleting(id) {

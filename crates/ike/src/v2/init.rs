@@ -11,7 +11,7 @@ use crypto::{KeyPair, hash};
 use model::{Connection, Version};
 
 use crate::context::{Again, Context, Ends};
-use crate::event::{DropReason, Event};
+use crate::event::DropReason;
 use crate::failure::{Cause, Failure, Offer, Side};
 use crate::natt::address_bytes;
 use crate::peer::Peer;
@@ -54,7 +54,6 @@ pub(super) fn draw_spi(random: &mut Random) -> u64 {
 
 pub(super) fn initiate(peer: &Peer, ends: Ends, children: &[Arc<str>], ctx: &mut Context<'_>) -> Session {
     let connection = &peer.connection;
-    ctx.tell(Event::Connecting { peer: peer.id, version: Version::V2, remote: ends.remote });
     let group = connection.ike.iter().flat_map(|proposal| &proposal.groups).next().copied();
     let mut core = Core {
         is_initiator: true,
@@ -379,10 +378,6 @@ pub(super) fn respond(ends: Ends, header: &Header, message: &[u8], ctx: &mut Con
         ctx.drop(DropReason::UnknownSpi);
         return None;
     }
-    if ctx.half_open >= ctx.options.half_open_limit {
-        ctx.drop(DropReason::HalfOpenLimit);
-        return None;
-    }
     let Ok((_, decoded)) = v2::decode(message) else {
         ctx.drop(DropReason::Malformed);
         return None;
@@ -406,7 +401,10 @@ pub(super) fn respond(ends: Ends, header: &Header, message: &[u8], ctx: &mut Con
         Err((peer, failure)) => {
             refusal.notify(NotifyType::NO_PROPOSAL_CHOSEN, &[]);
             answer_plainly(ends, header, &refusal, ctx);
-            ctx.fail(peer, ends.remote, *failure);
+            // Whoever it was has proved nothing: a flood must not fill the log.
+            if ctx.numbers.may_tell(ends.remote.ip(), ctx.now) {
+                ctx.fail(peer, ends.remote, *failure);
+            }
             return None;
         }
     };

@@ -164,7 +164,6 @@ fn answer_plainly(ends: Ends, header: &Header, body: &Body, ctx: &mut Context<'_
 
 /// Answers a message of a major version above 2 (RFC 7296 §2.5). Its header is all that is known of it.
 pub(crate) fn refuse_version(ends: Ends, header: &Header, ctx: &mut Context<'_>) {
-    ctx.drop(DropReason::UnknownVersion);
     if header.major > 2 && header.flags & flags::RESPONSE == 0 {
         let mut body = Body::new();
         body.notify(NotifyType::INVALID_MAJOR_VERSION, &[]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Instant, Random, Secret};
-use model::{Address, Child, Connection, Identity, Ports, Selector};
+use model::{Address, Child, Connection, Identity, Selector};
 use sa::{ChildSa, SaChange, SaId};
 
 use crate::context::{Again, Context, Ends, Numbers, Signal};
@@ -331,6 +331,17 @@ pub(super) fn connection(name: &str, local: &str, remote: &str, nets: (&str, &st
 pub(super) const IP_A: &str = "192.0.2.1";
 pub(super) const IP_B: &str = "198.51.100.1";
 
+impl Session {
+    /// As if the peer had said that it takes so many requests at once.
+    pub(super) fn widen(&mut self, size: u32) {
+        let super::super::State::Established(state) = &mut self.state else { panic!("not established") };
+        let mut body = crate::wire::v2::Body::new();
+        body.notify(crate::wire::v2::NotifyType::SET_WINDOW_SIZE, &size.to_be_bytes());
+        let message = crate::wire::v2::Message::decode(body.first(), body.as_bytes()).unwrap();
+        state.heed_window(&message);
+    }
+}
+
 impl World {
     /// Two gateways whose configurations agree.
     pub(super) fn new(seed: u64) -> Self {
@@ -383,13 +394,32 @@ impl World {
         self.flush();
     }
 
+    /// Changes a node's configuration for what is negotiated from now on.
+    pub(super) fn reconfigure(&mut self, node: usize, change: impl FnOnce(&mut Connection)) {
+        let peer = self.nodes[node].peers.get_mut(PEER).unwrap();
+        change(Arc::make_mut(&mut peer.connection));
+    }
+
+    /// A call that needs no session.
+    pub(super) fn outside(&mut self, node: usize, call: impl FnOnce(&mut Context<'_>)) {
+        self.nodes[node].with(self.now, call);
+        self.flush();
+    }
+
+    /// A initiates while B is busy with others.
+    pub(super) fn establish_beside(&mut self) {
+        self.initiate(A);
+        self.run(secs(1));
+        assert_eq!(self.nodes[A].live().len(), 1);
+    }
+
     /// A datagram from anywhere.
     pub(super) fn inject(&mut self, node: usize, to: SocketAddr, from: SocketAddr, payload: &[u8]) {
         self.nodes[node].receive(to, from, payload, self.now);
         self.flush();
     }
 
-    /// Sends an ESP packet in each direction every 20 ms from now on.
+    /// Sends an ESP packet in each direction every 50 ms from now on.
     pub(super) fn start_traffic(&mut self) {
         self.traffic_at = Some(self.now);
     }
@@ -469,7 +499,7 @@ impl World {
             self.receive_esp(node, spi);
         }
         if self.traffic_at.is_some_and(|at| at <= self.now) {
-            self.traffic_at = Some(self.now + Duration::from_millis(20));
+            self.traffic_at = Some(self.now + Duration::from_millis(50));
             for node in [A, B] {
                 self.packets.0 += 1;
                 match self.nodes[node].outbound().map(|installed| installed.sa.outbound_spi) {
@@ -537,8 +567,8 @@ impl World {
     }
 }
 
-pub(super) fn ports() -> Ports {
-    Ports::default()
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
 }
 
 pub(super) fn fqdn(name: &str) -> Option<Identity> {

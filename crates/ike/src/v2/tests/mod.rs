@@ -1,4 +1,7 @@
 //! Pairs of sessions in virtual time. Each test is a sentence.
 
 mod establish;
+mod failure;
 mod harness;
+mod rekey;
+mod storm;
