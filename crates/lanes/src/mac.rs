@@ -228,7 +228,7 @@ impl Stated for Sha512 {
 impl Hash<64> for Sha1 {
     const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     const LEN: usize = 20;
-    const MANY: usize = 8;
+    const MANY: usize = 10;
 
     fn advance(engine: HashEngine, states: &mut [[u32; 5]], messages: &[Message<'_, 64>]) {
         match engine {
