@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base::algorithm::{Encryption, Group, Integrity, Prf};
 
+use crate::clock;
 use crate::error::Result;
 use crate::netns::Lab;
 use crate::peer::cache::Cache;
@@ -51,11 +52,16 @@ impl Peer for Libreswan {
     }
 
     fn start(&mut self) -> Result<()> {
-        self.guest.must(
-            "/usr/libexec/ipsec/pluto --config /etc/ipsec.conf --logfile /host/pluto.log; \
-             for i in $(seq 100); do ipsec whack --status >/dev/null 2>&1 && break; sleep 0.05; done; \
-             ipsec whack --status >/dev/null",
-        )?;
+        self.guest.must("/usr/libexec/ipsec/pluto --config /etc/ipsec.conf --logfile /host/pluto.log")?;
+        // pluto loads its connections after it answers. Until the policy for traffic is there, traffic leaves in clear.
+        let loaded = match self.spec.start {
+            Start::OnTraffic => format!("\"{}\": .*; prospective erouted;", self.spec.name),
+            Start::Wait | Start::AtOnce => format!("\"{}\": .*; (unrouted|erouted|prospective)", self.spec.name),
+        };
+        let line = format!("ipsec whack --status 2>/dev/null | grep -qE '^000 {loaded}'");
+        clock::wait_for("Libreswan's connection", Duration::from_secs(15), || {
+            Ok(self.guest.run(&line, Duration::from_secs(10))?.ok)
+        })?;
         Ok(())
     }
 

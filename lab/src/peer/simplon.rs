@@ -104,8 +104,10 @@ impl Peer for Simplon {
         let env: [(&str, &OsStr); 1] = [("RUST_BACKTRACE", OsStr::new("1"))];
         let mut daemon = self.node.spawn(&self.command(), &env, &self.dir.join("log"))?;
         let socket = self.dir.join("socket");
-        let started = clock::wait_for("simplon's admin socket", Duration::from_secs(10), || {
-            Ok(socket.exists() || !daemon.is_running())
+        // Its traffic is held from the moment on at which it says so; the socket answers before.
+        let loaded = |dir: &Path| fs::read_to_string(dir.join("log")).is_ok_and(|log| log.contains("event=\"loaded\""));
+        let started = clock::wait_for("simplon's connection", Duration::from_secs(10), || {
+            Ok((socket.exists() && loaded(&self.dir)) || !daemon.is_running())
         });
         if started.is_err() || !daemon.is_running() {
             return Err(Error::Command { line: daemon.line().into(), said: self.log_tail(20) });

@@ -144,6 +144,10 @@ impl Run<'_> {
             let found = format!("{} of ours, {} of theirs", offers("ours"), offers("theirs"));
             self.reporter.check("simplon says what it offers", offers("ours") > 0, found);
         }
+        // With other selectors, traffic between the two networks is none of simplon's.
+        if fault == Fault::Selectors {
+            return Ok(());
+        }
         let (from, to) = (self.ground.customer.host.clone(), self.ground.cloud.host_address);
         let pings = ping::ping(&from, to, 2, 56)?;
         self.reporter.check("no ping passes", pings.answered == 0, pings.to_string());

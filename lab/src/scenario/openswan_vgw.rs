@@ -47,7 +47,7 @@ pub(super) fn plans(lab: &Lab, ground: &Ground, options: &Options) -> Result<Pla
         ..customer.clone()
     };
     let files = match options.customer {
-        PeerKind::Simplon if options.suite == Suite::Classic && !options.esn => {
+        PeerKind::Simplon if runs_files(options) => {
             let (files, note) = files(lab, version, options.initiator)?;
             notes.push(note);
             Some(files)
@@ -55,6 +55,11 @@ pub(super) fn plans(lab: &Lab, ground: &Ground, options: &Options) -> Result<Pla
         PeerKind::Simplon | PeerKind::Strongswan | PeerKind::StrongswanKernel | PeerKind::Libreswan => None,
     };
     Ok(Plans { customer: Plan { spec: customer, files }, cloud: Plan { spec: cloud, files: None }, notes })
+}
+
+/// Whether somebody's files can be run as they are.
+fn runs_files(options: &Options) -> bool {
+    options.suite == Suite::Classic && !options.esn && options.trouble.is_none() && options.fault.is_none()
 }
 
 /// The files to run, and where they come from.

@@ -99,10 +99,6 @@ fn altered(mut plans: super::Plans, options: &Options) -> super::Plans {
         plans.customer.spec.dpd = Some(Trouble::dpd());
         plans.cloud.spec.dpd = Some(Trouble::dpd());
     }
-    if options.fault.is_some() || options.trouble.is_some() {
-        // Somebody's files are run as they are.
-        plans.customer.files = None;
-    }
     plans
 }
 
@@ -259,7 +255,7 @@ impl Run<'_> {
         if scenario == Scenario::NcpVgw && self.options.trouble.is_none() {
             answered += self.rekey_under_traffic(&ends[0], ends[1].1, &mut watch)?;
         }
-        let (customer, cloud) = (status(&mut self.customer)?, status(&mut self.cloud)?);
+        let (customer, cloud) = self.agreed_status()?;
         watch.look(&customer, &cloud);
         let wrapped = self.ground.nat || [self.options.customer, self.options.cloud].contains(&PeerKind::Strongswan);
         for (kind, end, status) in
@@ -280,6 +276,19 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What both say, asked again where a rekey came between the two questions.
+    fn agreed_status(&mut self) -> Result<(Status, Status)> {
+        let mut both = (self.customer_status()?, self.cloud_status()?);
+        for _ in 0..10 {
+            if checks::common_sas(&both.0, &both.1) > 0 {
+                break;
+            }
+            clock::sleep(Duration::from_millis(200))?;
+            both = (self.customer_status()?, self.cloud_status()?);
+        }
+        Ok(both)
     }
 
     fn rekey_under_traffic(&mut self, from: &(Node, Ipv4Addr), to: Ipv4Addr, watch: &mut checks::Watch) -> Result<u32> {
