@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::{Answer, Asked, Request, Server};
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
+use crate::guard::Guard;
 use crate::resolve::{self, Resolver};
 use crate::world::World;
 use crate::{Error, host, log};
@@ -77,6 +78,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         resolver: Resolver::default(),
         refresh_at: clock.now(),
         speaker: esp::admit::Speaker::default(),
+        guard: Guard::new(config.gateway.ports),
         lost: BTreeMap::new(),
         failed: None,
     };
@@ -132,6 +134,7 @@ struct Control {
     resolver: Resolver,
     refresh_at: Instant,
     speaker: esp::admit::Speaker,
+    guard: Guard,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -141,7 +144,7 @@ struct Control {
 impl Control {
     /// Brings the first configuration into effect. What the kernel refuses is an error now, while a person watches.
     async fn start(&mut self, config: Config, world: &mut World) -> Result<(), Error> {
-        self.check_host(&config, world).await;
+        host::settle(&host::check(&config), config.gateway.manage_sysctl);
         self.note_own_addresses(world).await;
         self.gateway.apply(config, self.clock.now());
         self.carry_out(world).await;
@@ -150,12 +153,6 @@ impl Control {
         }
         self.refresh(world).await;
         Ok(())
-    }
-
-    async fn check_host(&self, config: &Config, world: &World) {
-        let peers: Vec<_> = config.connections.iter().filter_map(|c| c.remote.address.ip()).collect();
-        let outer = world.outer_devices(&peers).await;
-        host::settle(&host::check(config, &outer), config.gateway.manage_sysctl);
     }
 
     /// Hears everybody until it is told to stop.
@@ -247,12 +244,16 @@ impl Control {
                     orders.push(Order::Sa(change));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
-                Output::Policy(change) => orders.push(Order::Policy(change)),
+                Output::Policy(change) => {
+                    self.guard.note_policy(&change);
+                    orders.push(Order::Policy(change));
+                }
                 Output::Event(event) => log::event(&event),
                 Output::Device(change) => {
                     if let gateway::DeviceChange::Remove(name) = &change {
                         orders.push(Order::RemoveDevice(name.clone()));
                     }
+                    self.guard.note_device(&change);
                     let what = format!("set up the device of a tunnel ({change:?})");
                     match world.change_device(change).await {
                         Ok(tun) => orders.extend(tun.map(Order::AddDevice)),
@@ -273,6 +274,7 @@ impl Control {
             }
         }
         self.handle.send(orders);
+        self.guard.settle();
     }
 
     fn note_failure(&mut self, what: String, e: std::io::Error) {
@@ -381,7 +383,7 @@ impl Control {
                 let mut config = reading.config;
                 override_ports(&mut config, self.options.ports);
                 info!("configuration read again: {} connections", config.connections.len());
-                self.check_host(&config, world).await;
+                host::settle(&host::check(&config), config.gateway.manage_sysctl);
                 self.gateway.apply(config, self.clock.now());
                 self.carry_out(world).await;
                 self.refresh(world).await;
@@ -414,6 +416,7 @@ impl Control {
             self.carry_out(world).await;
         }
         world.clear().await;
+        self.guard.clear();
         self.handle.send([Order::Stop]);
         let ended = async { while !matches!(reports.recv().await, Some(Report::Ended(_)) | None) {} };
         if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {

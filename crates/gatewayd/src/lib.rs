@@ -6,6 +6,7 @@
 //! | [`run`] | the control loop, from start to polite end |
 //! | [`data`] | the seam to the data-path thread, and that thread |
 //! | [`world`] | devices, routes and rules of the kernel, all removed at the end |
+//! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
 //! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
 //! | [`files`], [`host`] | configuration files; what the host's settings must be |
@@ -15,6 +16,7 @@ mod control;
 pub mod data;
 mod error;
 pub mod files;
+mod guard;
 pub mod host;
 mod log;
 pub mod resolve;

@@ -165,18 +165,6 @@ impl World {
         Ok(all.iter().filter(|a| !ours.contains(&a.index)).map(|a| a.net.addr()).filter(is_usable).collect())
     }
 
-    /// The names of the devices that these peers are reached through.
-    pub async fn outer_devices(&self, peers: &[IpAddr]) -> Vec<String> {
-        let mut indices = BTreeSet::new();
-        for peer in peers {
-            if let Ok(hop) = self.netlink.hop_to(*peer).await {
-                indices.insert(hop.device);
-            }
-        }
-        let links = self.netlink.links().await.unwrap_or_default();
-        links.into_iter().filter(|link| indices.contains(&link.index)).map(|link| link.name).collect()
-    }
-
     /// Removes every route and rule that is still there.
     pub async fn clear(&mut self) {
         for rule in std::mem::take(&mut self.rules) {
