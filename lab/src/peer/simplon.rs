@@ -18,7 +18,11 @@ use crate::spec::{ConnectionSpec, Encapsulation, Start, Version};
 /// The program: `SIMPLON_BIN`, or the one that is running.
 pub(crate) fn program() -> Option<PathBuf> {
     let given = std::env::var_os("SIMPLON_BIN").map(PathBuf::from);
-    let own = || std::env::current_exe().ok().filter(|exe| exe.file_name().is_some_and(|name| name == "simplon"));
+    let own = || {
+        std::env::current_exe()
+            .ok()
+            .filter(|exe| exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("simplon")))
+    };
     given.or_else(own).filter(|path| path.is_file())
 }
 
