@@ -11,7 +11,7 @@ use crypto::{KeyPair, hash};
 use model::{Connection, Version};
 
 use crate::context::{Again, Context, Ends};
-use crate::event::DropReason;
+use crate::event::{DropReason, Event};
 use crate::failure::{Cause, Failure, Offer, Side};
 use crate::natt::address_bytes;
 use crate::peer::Peer;
@@ -76,6 +76,7 @@ pub(super) fn initiate(peer: &Peer, ends: Ends, children: &[Arc<str>], ctx: &mut
         repetition: Repetition::start(ctx.options, ctx.now),
         retries: 0,
     };
+    ctx.tell(Event::Connecting { peer: peer.id, version: Version::V2, remote: ends.remote });
     state.send_first(connection, &mut core, ctx);
     Session { core, state: State::InitSent(Box::new(state)) }
 }
