@@ -36,6 +36,27 @@ fn a_connection_that_starts_at_once_comes_up_in_both_versions_and_carries_packet
 }
 
 #[test]
+fn a_peer_that_does_not_answer_is_said_to_be_tried_and_then_why_it_failed() {
+    for version in [Version::V1, Version::V2] {
+        let mut world = world_with(Start::AtOnce, Link::default(), 1, |_, connection| {
+            connection.versions = Versions::Only(version);
+            connection.tries = model::Tries::Times(1);
+        });
+        world.network.is_cut = true;
+        world.run_for(SECOND);
+        assert_eq!(world.hosts[0].state(world.now), State::Connecting, "{version:?}");
+        assert_eq!(world.hosts[0].told("connecting"), 1, "{version:?}");
+        world.run_for(120 * SECOND);
+        let site = world.hosts[0].connection("site", world.now);
+        assert_eq!(
+            (site.state, site.last_failure.unwrap().cause.as_str()),
+            (State::Waiting, "no_answer"),
+            "{version:?}"
+        );
+    }
+}
+
+#[test]
 fn without_an_sa_a_packet_is_dropped_and_not_sent_in_clear() {
     let mut world = world(Start::Wait, 1);
     assert!(!world.hosts[0].send(INNER[0], INNER[1], Instant::ZERO));
