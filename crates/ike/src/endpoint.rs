@@ -221,7 +221,7 @@ impl Endpoint {
             (_, _, 3..) => {
                 v2::refuse_version(ends, &header, &mut self.core.context(self.half_open.len(), false, now));
             }
-            (_, _, 0 | 1 | 2) => self.core.counters.drop(DropReason::UnknownVersion),
+            (_, _, 0) => self.core.counters.drop(DropReason::UnknownVersion),
         }
     }
 

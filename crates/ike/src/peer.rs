@@ -144,10 +144,6 @@ impl Peers {
         self.by_id.remove(&id)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.by_id.values()
-    }
-
     pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
         self.by_id.get_mut(&id)
     }

@@ -186,10 +186,6 @@ impl Session {
         either!(self, s => s.peer())
     }
 
-    pub(crate) fn remote(&self) -> SocketAddr {
-        either!(self, s => s.remote())
-    }
-
     pub(crate) fn state(&self) -> IkeState {
         either!(self, s => s.state())
     }

@@ -336,10 +336,6 @@ impl Session {
         }
     }
 
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.link.ends.remote
-    }
-
     pub(crate) fn state(&self) -> IkeState {
         match &self.state {
             State::Established(s) => match s.standing {

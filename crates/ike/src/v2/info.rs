@@ -84,7 +84,7 @@ impl Established {
     fn on_delete_ike(&mut self) -> Then {
         match &self.fate {
             // RFC 7296 §2.25.2: our own rekey is forgotten, and what the peer made of it stands.
-            Fate::Live if self.rival.is_some() => Then::Yield,
+            Fate::Live | Fate::Closing { .. } if self.rival.is_some() => Then::Yield,
             Fate::Live => Then::Finish(CloseReason::PeerDeleted, self.restart()),
             Fate::Closing { reason, again, .. } => Then::Finish(reason.clone(), *again),
             Fate::Superseded { .. } => Then::Yield,

@@ -346,10 +346,6 @@ impl Session {
         self.core.peer
     }
 
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.core.ends.remote
-    }
-
     pub(crate) fn state(&self) -> IkeState {
         match &self.state {
             State::InitSent(_) | State::AuthSent(_) | State::HalfOpen(_) => IkeState::Connecting,

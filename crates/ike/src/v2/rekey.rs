@@ -232,6 +232,9 @@ impl Established {
             // The peer's rekey stands, for ours does not.
             return self.supersede(*rival, ctx);
         }
+        if self.fate != Fate::Live {
+            return After::Stay;
+        }
         let cause = match error.kind {
             NotifyType::TEMPORARY_FAILURE => {
                 let at = ctx.now + jittered(ctx.options.retry, ctx.random);
@@ -273,9 +276,18 @@ impl Established {
         });
         born.established.tasks = kept;
         self.outstanding.clear();
-        self.fate = Fate::Superseded { until: forget_at(ctx) };
-        ctx.counters.ike_rekeys += 1;
-        ctx.tell(ike_up(&born.core, &born.established, true));
+        match std::mem::replace(&mut self.fate, Fate::Superseded { until: forget_at(ctx) }) {
+            // It was closed while its rekey was under way. For the peer the successor lives and has the children, so
+            // it is the successor that has to go.
+            Fate::Closing { reason, again, is_silent } => {
+                born.established.fate = Fate::Closing { reason, again, is_silent };
+                born.established.tasks = vec![Task { at: ctx.now, job: Job::DeleteIke }];
+            }
+            Fate::Live | Fate::Superseded { .. } => {
+                ctx.counters.ike_rekeys += 1;
+                ctx.tell(ike_up(&born.core, &born.established, true));
+            }
+        }
         ctx.signals.push(Signal::Successor(born.into_session()));
         After::Stay
     }

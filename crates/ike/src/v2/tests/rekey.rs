@@ -270,6 +270,30 @@ fn one_deletes_the_ike_sa_while_the_other_rekeys_it_or_its_child() {
     }
 }
 
+// a -- CREATE_CHILD_SA { SA, Ni, KEi } -> b, and a is taken down before the answer comes: so is what it leads to.
+#[test]
+fn an_ike_sa_that_is_closed_while_it_is_rekeyed_leaves_no_successor() {
+    for (seed, gap, both) in (0..4).flat_map(|seed| [0, 5, 10, 15, 25, 35].map(|gap| (seed, gap, seed % 2 == 0))) {
+        for lost in std::iter::once(None).chain((0..10).map(Some)) {
+            let mut world = World::with(seed, |_, _| {});
+            world.establish();
+            let mut count = 0;
+            world.filter = Box::new(move |_, _| {
+                count += 1;
+                Some(count - 1) != lost
+            });
+            Act::RekeyIke.of(&mut world, A);
+            if both {
+                Act::RekeyIke.of(&mut world, B);
+            }
+            world.run(Duration::from_millis(gap));
+            Act::CloseIke.of(&mut world, A);
+            world.run(secs(200));
+            gone(&world, &format!("seed {seed}, gap {gap} ms, both {both}, lost {lost:?}"));
+        }
+    }
+}
+
 #[test]
 fn a_closing_session_says_so() {
     let mut world = World::established(1);
