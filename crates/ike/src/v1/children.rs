@@ -16,7 +16,6 @@ use sa::{ChildKeys, ChildLabel, ChildSa, ChildSuite, Limits, Path, SaChange, SaI
 
 use super::Link;
 use super::established::Established;
-use super::flight::memory;
 use super::phase2::Life;
 use crate::context::Context;
 use crate::event::{CloseReason, Event};
@@ -30,6 +29,8 @@ const IDLE_GRACE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// From the delete of a replaced SA until it is removed: the peer may still send until it has read the delete.
 const LINGER: Duration = Duration::from_secs(3);
+/// From the end of the session in which an SA should have been confirmed until it is deleted, if no packet does it.
+const ORPHANED: Duration = Duration::from_secs(30);
 /// How often the delete is repeated while nothing shows that the peer has read it: no answer comes to a delete, and
 /// a peer that missed it would go on sending to nobody.
 const REPEATS: u8 = 4;
@@ -52,6 +53,8 @@ pub(crate) struct Child {
     rekey_at: Option<Instant>,
     expires_at: Instant,
     stage: Stage,
+    /// It was told of: it has been in use.
+    was_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,16 +131,21 @@ impl Child {
         matches!(self.stage, Stage::Pending { .. })
     }
 
+    /// The exchange that made it is under way.
+    fn is_being_confirmed(&self) -> bool {
+        matches!(self.stage, Stage::Pending { until: None })
+    }
+
     pub(super) const fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving { .. })
     }
 
     /// The session that negotiated it is gone. A rekey that was under way is due again; an SA that waits for its
     /// confirmation can only get it from a packet now.
-    fn resume(&mut self, now: Instant, patience: Duration) {
+    fn resume(&mut self, now: Instant) {
         match self.stage {
             Stage::Active => self.rekey_at = self.rekey_at.or(Some(now)),
-            Stage::Pending { until } => self.stage = Stage::Pending { until: until.or(Some(now + patience)) },
+            Stage::Pending { until } => self.stage = Stage::Pending { until: until.or(Some(now + ORPHANED)) },
             Stage::Replaced { .. } | Stage::Leaving { .. } => {}
         }
     }
@@ -236,9 +244,8 @@ impl Established {
     }
 
     pub(super) fn initiate_child(&mut self, name: &str, link: &Link, ctx: &mut Context<'_>) {
-        if let Some(connection) = self.connection(ctx)
-            && self.is_in_charge()
-        {
+        if let Some(connection) = self.connection(ctx) {
+            self.take_charge();
             self.want_child(name, connection, ctx.now);
             self.start_wanted(link, ctx);
         }
@@ -254,7 +261,7 @@ impl Established {
         while self.may_ask() {
             let Some(at) = self.wanted.iter().position(|want| want.at <= ctx.now) else { return };
             let want = self.wanted.remove(at);
-            let pending = self.children.iter().any(|child| child.is_pending() && want.is_for(child));
+            let pending = self.children.iter().any(|child| child.is_being_confirmed() && want.is_for(child));
             if pending {
                 // The peer is negotiating the same; if that comes to nothing we go on.
                 let at = ctx.now + Duration::from_secs(2);
@@ -301,8 +308,21 @@ impl Established {
         })));
         let rekey_at = Some(ctx.now + lifetime.rekey_after(ctx.random.next_u32()));
         let (installed_at, stage) = (ctx.now, Stage::Pending { until: None });
-        let child =
-            Child { id, name, spis, suite, pfs, local, remote, path, installed_at, rekey_at, expires_at, stage };
+        let child = Child {
+            id,
+            name,
+            spis,
+            suite,
+            pfs,
+            local,
+            remote,
+            path,
+            installed_at,
+            rekey_at,
+            expires_at,
+            stage,
+            was_up: false,
+        };
         self.children.push(child);
     }
 
@@ -312,7 +332,7 @@ impl Established {
         ctx.change(SaChange::Activate(id));
         let delete_at = ctx.now + if link.is_initiator { IDLE_GRACE } else { PATIENCE };
         let mut new = self.children.remove(at);
-        new.stage = Stage::Active;
+        (new.stage, new.was_up) = (Stage::Active, true);
         let mut replaces = None;
         for old in self.children.iter_mut().filter(|old| old.is(&new.name, &new.local, &new.remote)) {
             if old.is_active() {
@@ -451,9 +471,11 @@ impl Established {
 
     /// The peer never confirmed this SA. Should it use it all the same, the delete tells it to stop.
     pub(super) fn drop_unconfirmed(&mut self, id: SaId, link: &Link, ctx: &mut Context<'_>) {
-        let spi = self.children.iter().find(|child| child.id == id && child.is_pending()).map(|child| child.spis.0);
-        self.send_delete(link, spi.as_slice(), ctx);
-        self.remove_child(id, CloseReason::Failed, ctx);
+        if let Some(child) = self.children.iter_mut().find(|child| child.id == id && child.is_pending()) {
+            child.stage = Stage::Leaving { next_at: ctx.now + LINGER, repeats: REPEATS };
+            let spi = child.spis.0;
+            self.send_delete(link, &[spi], ctx);
+        }
     }
 
     /// Its children, for a successor, with what it wanted. It has none any more and wants none.
@@ -464,16 +486,21 @@ impl Established {
     }
 
     /// Takes over the children of a predecessor.
-    pub(super) fn adopt_children(&mut self, handover: Handover, link: &Link, ctx: &mut Context<'_>) {
-        self.note_adopting();
-        let (path, patience) = (self.path(link), memory(&ctx.options.retransmission));
-        for mut child in handover.children {
+    pub(super) fn adopt_children(&mut self, mut handover: Handover, link: &Link, ctx: &mut Context<'_>) {
+        self.take_charge();
+        let path = self.path(link);
+        for mut child in std::mem::take(&mut handover.children) {
             if child.path != path && child.path.udp == path.udp {
                 child.path = path;
                 ctx.change(SaChange::Move { id: child.id, path });
             }
-            child.resume(ctx.now, patience);
-            self.wanted.retain(|want| !want.is_for(&child));
+            child.resume(ctx.now);
+            if child.is_pending() {
+                // Whether the peer has it nobody can say any more: negotiate it again, unless the peer does.
+                handover.wanted.push(child.want(ctx.now + Duration::from_secs(2)));
+            } else {
+                self.wanted.retain(|want| !want.is_for(&child));
+            }
             self.children.push(child);
         }
         for want in handover.wanted {
@@ -488,7 +515,7 @@ impl Established {
         let Some(at) = self.children.iter().position(|child| child.id == id) else { return };
         let child = self.children.remove(at);
         ctx.change(SaChange::Remove(id));
-        if !child.is_pending() {
+        if child.was_up {
             ctx.tell(Event::ChildDown { peer: self.peer, child: child.name, id, reason });
         }
     }

@@ -346,9 +346,9 @@ impl Established {
         self.send_delete_isakmp(link, ctx);
     }
 
-    /// Children are handed to it, back perhaps: it is the successor.
-    pub(super) fn note_adopting(&mut self) {
-        if matches!(self.standing, Standing::Succeeded) {
+    /// Children are handed to it or asked of it: if it had a successor, that is gone.
+    pub(super) fn take_charge(&mut self) {
+        if self.standing == Standing::Succeeded {
             self.standing = Standing::Current;
         }
     }

@@ -64,7 +64,7 @@ pub(super) struct Iv {
 
 impl Iv {
     /// The first block's worth of `from`, which is long enough for every hash and message.
-    fn new(from: &[u8], len: usize) -> Self {
+    pub(super) fn new(from: &[u8], len: usize) -> Self {
         let mut bytes = [0; 16];
         bytes[..len].copy_from_slice(&from[..len]);
         Self { bytes, len: len as u8 }

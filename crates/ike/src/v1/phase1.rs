@@ -109,14 +109,14 @@ impl Offered {
         let mut life_type = 0;
         for Attribute { kind, value } in &transform.attributes {
             let number = attribute_value(value);
-            let short = Some(u16::try_from(number).unwrap_or(u16::MAX));
+            let short = u16::try_from(number).unwrap_or(u16::MAX);
             match *kind {
-                ENCRYPTION => offered.encryption = short,
-                KEY_LENGTH => offered.key_bits = short,
-                HASH => offered.hash = short,
-                AUTHENTICATION => offered.authentication = short,
-                GROUP => offered.group = short,
-                LIFE_TYPE => life_type = short.unwrap_or(0),
+                ENCRYPTION => offered.encryption = Some(short),
+                KEY_LENGTH => offered.key_bits = Some(short),
+                HASH => offered.hash = Some(short),
+                AUTHENTICATION => offered.authentication = Some(short),
+                GROUP => offered.group = Some(short),
+                LIFE_TYPE => life_type = short,
                 // Deliberate: a volume limit of phase 1 is accepted and not counted; phase 1 carries next to nothing.
                 LIFE_DURATION if life_type == SECONDS => offered.seconds = Some(number),
                 LIFE_DURATION => {}

@@ -257,7 +257,7 @@ fn a_nat_that_changes_its_port_is_followed_by_what_is_no_replay() {
     // An old message from elsewhere is answered at most; it moves nothing.
     world.deliver(super::world::Packet { from: "203.0.113.66:4500".parse().unwrap(), ..old });
     world.run(secs(1));
-    assert_eq!(world.gateways[B].sessions[0].remote().port(), 34_500);
+    assert_eq!(world.gateways[B].sessions[0].view().path.1.port(), 34_500);
 }
 
 #[test]

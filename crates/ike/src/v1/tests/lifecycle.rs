@@ -121,6 +121,28 @@ fn phase_1_is_renewed_without_losing_a_packet_by_either_side_or_both() {
     }
 }
 
+// a -- ID, HASH --> b; a <-- D(ISAKMP) of the old one -- b; a <-- ID, HASH -- b (late)
+#[test]
+fn a_delete_of_the_old_phase_1_that_overtakes_the_new_one_ends_no_child() {
+    let mut world = up(13);
+    world.run_with_traffic(secs(15));
+    let old = world.gateways[B].sessions[0].view().spis;
+    world.rekey(A, Rekey::Ike);
+    world.run(Duration::from_millis(52));
+    let message_6 = std::mem::take(&mut world.wire);
+    world.act(B, |sessions, ctx| {
+        let session = sessions.iter_mut().find(|session| session.view().spis == old).unwrap();
+        session.close(CloseReason::Replaced, ctx);
+    });
+    world.run(Duration::from_millis(20));
+    assert_eq!(world.gateways[A].installed.len(), 1);
+    assert_eq!(world.gateways[A].sessions[0].view().state_name, "MM_REKEY");
+    message_6.into_iter().for_each(|packet| world.deliver(packet));
+    world.run_with_traffic(secs(10));
+    world.assert_settled(1);
+    assert_eq!(world.lost_traffic, 0);
+}
+
 #[test]
 fn a_renewal_lost_with_one_packet_in_five_is_made_up_for() {
     for seed in 0..300 {

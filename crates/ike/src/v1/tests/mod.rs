@@ -1,6 +1,7 @@
 //! The IKEv1 session in virtual time.
 
 mod bring_up;
+mod golden;
 mod lifecycle;
 mod refusals;
 mod world;

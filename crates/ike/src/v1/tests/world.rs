@@ -131,26 +131,23 @@ impl Gateway {
         self.sessions.iter().filter(|s| is_established(s)).collect()
     }
 
+    fn failed(&self) -> impl Iterator<Item = &crate::Failure> {
+        self.events.iter().filter_map(|(_, event)| {
+            if let Event::Failed { failure, .. } = event { Some(failure.as_ref()) } else { None }
+        })
+    }
+
     pub(super) fn failures(&self) -> Vec<String> {
-        let failure = |(_, event): &(Instant, Event)| match event {
-            Event::Failed { failure, .. } => Some(failure.to_string()),
-            _ => None,
-        };
-        self.events.iter().filter_map(failure).collect()
+        self.failed().map(ToString::to_string).collect()
     }
 
     pub(super) fn causes(&self) -> Vec<&'static str> {
-        let cause = |(_, event): &(Instant, Event)| match event {
-            Event::Failed { failure, .. } => Some(failure.cause.name()),
-            _ => None,
-        };
-        self.events.iter().filter_map(cause).collect()
+        self.failed().map(|failure| failure.cause.name()).collect()
     }
 
     pub(super) fn down_reasons(&self) -> Vec<CloseReason> {
-        let reason = |(_, event): &(Instant, Event)| match event {
-            Event::IkeDown { reason, .. } => Some(reason.clone()),
-            _ => None,
+        let reason = |(_, event): &(Instant, Event)| {
+            if let Event::IkeDown { reason, .. } = event { Some(reason.clone()) } else { None }
         };
         self.events.iter().filter_map(reason).collect()
     }
@@ -500,13 +497,7 @@ impl World {
     /// The same, and where it fails, what happened.
     pub(super) fn assert_settled_of(&self, seed: u64, pairs: usize) {
         let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.assert_settled(pairs)));
-        if verdict.is_err() {
-            for gateway in &self.gateways {
-                let events: Vec<_> = gateway.events.iter().map(|(at, event)| format!("{at} {event:?}")).collect();
-                println!("{}:\n{}", gateway.address, events.join("\n"));
-            }
-            panic!("seed {seed}");
-        }
+        assert!(verdict.is_ok(), "seed {seed}: {:#?}", self.gateways.each_ref().map(|gateway| &gateway.events));
     }
 
     /// One ISAKMP SA, and `pairs` Child SAs, the same on both sides with the same keys.
