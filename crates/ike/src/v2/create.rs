@@ -207,6 +207,10 @@ impl Established {
     ) {
         let connection = self.connection.clone();
         let configured = connection.children.iter().find(|child| *child.name == *answered.pending.name);
+        if self.fate != Fate::Live {
+            // It goes with the IKE SA.
+            return answered.pending.abandon(ctx);
+        }
         if let Some(error) = message.error() {
             answered.pending.abandon(ctx);
             return self.on_child_refused(core, answered, error, ctx);

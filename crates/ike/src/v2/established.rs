@@ -189,6 +189,14 @@ impl Exchange {
         }
     }
 
+    /// Whether its answer may make a Child SA.
+    pub(super) const fn makes_child(&self) -> bool {
+        match self {
+            Self::CreateChild { .. } | Self::RekeyChild(_) => true,
+            Self::DeleteChild { .. } | Self::Disown { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask => false,
+        }
+    }
+
     /// Whether it changes Child SAs.
     pub(super) fn is_about_children(&self) -> bool {
         match self {
@@ -383,8 +391,7 @@ impl Established {
 
     /// Whether an answer is due that may make a Child SA.
     pub(super) fn awaits_child(&self) -> bool {
-        let makes = |exchange: &Exchange| matches!(exchange, Exchange::CreateChild { .. } | Exchange::RekeyChild(_));
-        self.outstanding.iter().any(|outstanding| makes(&outstanding.exchange))
+        self.outstanding.iter().any(|outstanding| outstanding.exchange.makes_child())
     }
 
     /// RFC 7296 §2.3: a peer may take several requests at once; the window never shrinks.
@@ -552,6 +559,7 @@ impl Established {
             self.drop_children(&reason, ctx);
         }
         self.fate = Fate::Closing { reason, again, is_silent: false };
+        self.forget_tasks(ctx);
         self.tasks = vec![Task { at: ctx.now, job: Job::DeleteIke }];
         self.pump(core, ctx);
         After::Stay
@@ -716,17 +724,21 @@ impl Established {
         for outstanding in std::mem::take(&mut self.outstanding) {
             outstanding.exchange.abandon(ctx);
         }
-        for task in std::mem::take(&mut self.tasks) {
-            if let Job::Disown { id, .. } = task.job {
-                ctx.numbers.release(id);
-            }
-        }
+        self.forget_tasks(ctx);
         self.drop_children(&reason, ctx);
         if !is_silent {
             ctx.tell(Event::IkeDown { peer: self.peer, reason: reason.clone() });
         }
         ctx.signals.push(Signal::Closed { peer: Some(self.peer), reason, again });
         After::Closed
+    }
+
+    fn forget_tasks(&mut self, ctx: &mut Context<'_>) {
+        for task in std::mem::take(&mut self.tasks) {
+            if let Job::Disown { id, .. } = task.job {
+                ctx.numbers.release(id);
+            }
+        }
     }
 
     /// It is over in the way that was decided before.

@@ -332,6 +332,13 @@ pub(super) const IP_A: &str = "192.0.2.1";
 pub(super) const IP_B: &str = "198.51.100.1";
 
 impl Session {
+    /// Child SAs that it has asked for and has no answer about.
+    pub(super) fn pending_children(&self) -> usize {
+        let super::super::State::Established(state) = &self.state else { return 0 };
+        let makes = |outstanding: &&super::super::established::Outstanding| outstanding.exchange.makes_child();
+        state.outstanding.iter().filter(makes).count()
+    }
+
     /// As if the peer had said that it takes so many requests at once.
     pub(super) fn widen(&mut self, size: u32) {
         let super::super::State::Established(state) = &mut self.state else { panic!("not established") };
@@ -562,7 +569,8 @@ impl World {
     pub(super) fn assert_clean(&self) {
         for node in &self.nodes {
             assert_eq!(node.sessions.len(), 1, "{:#?}", node.sessions);
-            assert_eq!(node.numbers.taken(), node.sas.len(), "SPIs leak");
+            let pending = node.sessions.values().map(Session::pending_children).sum::<usize>();
+            assert_eq!(node.numbers.taken(), node.sas.len() + pending, "SPIs leak: {:#?}", node.sessions);
         }
     }
 }
