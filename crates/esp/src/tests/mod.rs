@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole, with the Child SAs and packets that they share.
 
+mod flows;
 mod golden;
 mod identity;
 mod tables;
