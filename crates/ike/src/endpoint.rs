@@ -219,6 +219,7 @@ impl Endpoint {
             (None, 0, 1 | 2) => self.respond(ends, &header, message, now),
             (None, _, 1 | 2) => self.core.counters.drop(DropReason::UnknownSpi),
             (_, _, 3..) => {
+                self.core.counters.drop(DropReason::UnknownVersion);
                 v2::refuse_version(ends, &header, &mut self.core.context(self.half_open.len(), false, now));
             }
             (_, _, 0) => self.core.counters.drop(DropReason::UnknownVersion),

@@ -15,7 +15,7 @@ use model::{Connection, Lifetime, Start};
 use sa::{ChildKeys, ChildLabel, ChildSa, ChildSuite, Limits, Path, SaChange, SaId, Spi, TrafficSelector};
 
 use super::Link;
-use super::established::Established;
+use super::established::{Established, Standing};
 use super::phase2::Life;
 use crate::context::Context;
 use crate::event::{CloseReason, Event};
@@ -34,6 +34,10 @@ const ORPHANED: Duration = Duration::from_secs(30);
 /// How often the delete is repeated while nothing shows that the peer has read it: no answer comes to a delete, and
 /// a peer that missed it would go on sending to nobody.
 const REPEATS: u8 = 4;
+/// How long a rekey waits at a time while phase 1 is being renewed.
+const HOLD: Duration = Duration::from_secs(1);
+/// Remaining lifetime from which on it does not wait.
+const HURRY: Duration = Duration::from_secs(3);
 /// SAs that were installed within this time may have been negotiated by both sides at once.
 const CONTEST: Duration = Duration::from_secs(60);
 
@@ -407,7 +411,14 @@ impl Established {
     }
 
     pub(super) fn rekey_child(&mut self, id: SaId, link: &Link, ctx: &mut Context<'_>) {
+        let is_renewing = self.standing == Standing::Renewing;
         let Some(child) = self.children.iter_mut().find(|child| child.id == id && child.is_active()) else { return };
+        // A peer that hands its children to the new phase 1 the moment that is established leaves behind, and then
+        // deletes, what was negotiated on the old one meanwhile (strongSwan does): it can wait.
+        if is_renewing && ctx.now + HURRY < child.expires_at {
+            child.rekey_at = Some(ctx.now + HOLD);
+            return;
+        }
         child.rekey_at = None;
         let want = child.want(ctx.now);
         if !self.is_in_charge() || self.is_under_way(&want.child, &want.local, &want.remote) {

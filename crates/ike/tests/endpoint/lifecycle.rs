@@ -103,6 +103,24 @@ fn a_command_rekeys_and_the_tunnel_goes_on() {
     }
 }
 
+// left -- main mode (new phase 1) ->, and while it is under way: a child is due
+#[test]
+fn a_child_is_rekeyed_on_the_new_phase_1_when_that_is_under_way() {
+    let mut world = host::world(Version::V1, Link::default(), 13);
+    initiate(&mut world, 0);
+    assert!(settles_within(&mut world, SECOND));
+    world.hosts[0].events.clear();
+    let now = world.now;
+    for what in [Rekey::Ike, Rekey::Children] {
+        world.hosts[0].act(now, |endpoint| endpoint.rekey(PEER, what, now));
+    }
+    world.run_for(5 * SECOND);
+    let told = |wanted: fn(&Event) -> bool| world.hosts[0].events.iter().position(|(_, event)| wanted(event));
+    let ike = told(|event| matches!(event, Event::IkeUp { rekeyed: true, .. }));
+    let child = told(|event| matches!(event, Event::ChildUp { .. }));
+    assert!(ike.is_some() && child.is_some() && ike < child, "{:#?}", world.hosts[0].events);
+}
+
 #[test]
 fn a_gateway_that_restarts_is_back_without_help() {
     for version in [Version::V1, Version::V2] {

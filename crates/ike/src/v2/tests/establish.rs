@@ -44,7 +44,9 @@ fn a_closed_tunnel_is_gone_on_both_sides() {
 fn every_suite_and_group_carries_a_tunnel() {
     for encryption in Encryption::ALL {
         let integrity = if encryption.is_aead() { vec![] } else { vec![Integrity::Sha1] };
-        for (group, prf) in [(Group::Modp1024, Prf::Md5), (Group::Ecp521, Prf::Sha512), (Group::Curve25519, Prf::Sha384)] {
+        for (group, prf) in
+            [(Group::Modp1024, Prf::Md5), (Group::Ecp521, Prf::Sha512), (Group::Curve25519, Prf::Sha384)]
+        {
             let mut world = World::with(3, |a, b| {
                 for c in [a, b] {
                     let integrity = integrity.clone();
@@ -191,7 +193,7 @@ fn a_peer_that_is_not_behind_a_nat_is_not_followed() {
     let mut world = World::established(1);
     let to = "203.0.113.66:500".parse().unwrap();
     world.command(B, |session, ctx| session.note_peer_moved(to, ctx));
-    assert_eq!(world.nodes[B].live()[0].remote().ip().to_string(), IP_A);
+    assert_eq!(world.nodes[B].live()[0].view().path.1.ip().to_string(), IP_A);
 }
 
 #[test]

@@ -87,7 +87,10 @@ fn selectors_without_traffic_in_common_leave_the_ike_sa_up() {
     assert_eq!(world.nodes[A].causes(), ["no_selector"]);
     assert_eq!(world.nodes[B].causes(), ["no_selector"]);
     let said = &world.nodes[B].failures()[0];
-    assert!(said.contains("172.16.0.0/12") && said.contains("10.2.0.0/16") && said.contains("local selector"), "{said}");
+    assert!(
+        said.contains("172.16.0.0/12") && said.contains("10.2.0.0/16") && said.contains("local selector"),
+        "{said}"
+    );
     assert!(world.nodes.iter().all(|node| node.live().len() == 1 && node.sas.is_empty()));
     world.assert_clean();
 }

@@ -126,7 +126,8 @@ fn an_ike_sa_is_rekeyed_and_keeps_its_children() {
 #[test]
 fn the_side_that_answered_may_rekey_next() {
     let mut world = World::established(1);
-    for (node, what) in [(B, Rekey::Ike), (A, Rekey::Children), (A, Rekey::Ike), (B, Rekey::Children), (B, Rekey::Ike)] {
+    for (node, what) in [(B, Rekey::Ike), (A, Rekey::Children), (A, Rekey::Ike), (B, Rekey::Children), (B, Rekey::Ike)]
+    {
         world.command(node, |session, ctx| session.rekey(what, ctx));
         world.run(secs(15));
         world.assert_joined();
