@@ -55,6 +55,10 @@ fn show_connection(connection: &ConnectionStatus, data_path: &DataPathCounters, 
     for child in &connection.children {
         show_child(child, connection, data_path, out);
     }
+    let c = &connection.carried;
+    let (sent, arrived) = (bytes(c.bytes_out), bytes(c.bytes_in));
+    let text = format!("packets out {} ({sent}), packets in {} ({arrived})", c.packets_out, c.packets_in);
+    out.line(2, "by SAs that are gone", &text);
     if !connection.history.is_empty() {
         out.title(2, "history");
         for entry in &connection.history {

@@ -82,10 +82,10 @@ fn row(connection: &ConnectionStatus) -> Vec<String> {
         let udp = if sa.encapsulation == "udp" { "/udp" } else { "" };
         format!("{}{udp}{more}{}", sa.suite, mark(active.iter().any(|sa| sa.is_weak)))
     });
-    let carried = |bytes_of: fn(&gateway::status::Traffic) -> u64| -> String {
-        let sas = connection.children.iter().flat_map(|c| &c.sas);
-        bytes(sas.filter_map(|sa| sa.traffic.as_ref()).map(bytes_of).sum())
-    };
+    // Also by SAs that are gone: a rekey is no new beginning for whoever watches.
+    let mut carried = connection.carried;
+    let sas = connection.children.iter().flat_map(|c| &c.sas);
+    sas.filter_map(|sa| sa.traffic.as_ref()).for_each(|traffic| carried.add(traffic));
     vec![
         connection.name.clone(),
         connection.state.to_string(),
@@ -93,7 +93,7 @@ fn row(connection: &ConnectionStatus) -> Vec<String> {
         ike.map_or_else(|| connection.remote.clone(), |sa| sa.remote.clone()),
         ike_text,
         esp,
-        carried(|t| t.inbound.bytes),
-        carried(|t| t.outbound.bytes),
+        bytes(carried.bytes_in),
+        bytes(carried.bytes_out),
     ]
 }

@@ -104,10 +104,36 @@ pub struct ConnectionStatus {
     pub ike_sas: Vec<IkeStatus>,
     /// Its children.
     pub children: Vec<ChildStatus>,
+    /// What SAs carried that are gone; filled in by the shell.
+    #[serde(default)]
+    pub carried: Carried,
     /// Why the last negotiation failed, until one succeeds.
     pub last_failure: Option<FailureStatus>,
     /// What happened, oldest first; at most 32.
     pub history: Vec<HistoryEntry>,
+}
+
+/// What the SAs of a connection carried that are gone: replaced, or taken down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Packets that arrived.
+    pub packets_in: u64,
+    /// Bytes of them.
+    pub bytes_in: u64,
+    /// Packets that left.
+    pub packets_out: u64,
+    /// Bytes of them.
+    pub bytes_out: u64,
+}
+
+impl Carried {
+    /// Adds what one more SA carried.
+    pub fn add(&mut self, traffic: &Traffic) {
+        self.packets_in += traffic.inbound.packets;
+        self.bytes_in += traffic.inbound.bytes;
+        self.packets_out += traffic.outbound.packets;
+        self.bytes_out += traffic.outbound.bytes;
+    }
 }
 
 /// Something that happened.
@@ -383,6 +409,7 @@ fn connection_status(record: &Record, sas: &[IkeSaView], retry_in_s: Option<u64>
         weak: weak(connection),
         ike_sas: sas.iter().map(|sa| ike_status(sa, now)).collect(),
         children: connection.children.iter().map(|child| child_status(record, child, sas, now)).collect(),
+        carried: Carried::default(),
         last_failure: record.last_failure.as_ref().map(|(at, failure)| failure_status(*at, failure, now)),
         history: record
             .history

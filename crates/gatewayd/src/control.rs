@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, error, info, warn};
 
 use crate::admin::{Answer, Asked, Request, Server};
+use crate::carried::Ledger;
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
@@ -79,6 +80,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         refresh_at: clock.now(),
         speaker: esp::admit::Speaker::default(),
         guard: Guard::new(config.gateway.ports),
+        ledger: Ledger::default(),
         lost: BTreeMap::new(),
         failed: None,
     };
@@ -135,6 +137,7 @@ struct Control {
     refresh_at: Instant,
     speaker: esp::admit::Speaker,
     guard: Guard,
+    ledger: Ledger,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -241,6 +244,7 @@ impl Control {
                     if let SaChange::Install(sa) = &change {
                         debug!(connection = %sa.label.connection, "SA {:?} of {} is installed", sa.id, sa.label);
                     }
+                    orders.extend(self.ledger.note(&change));
                     orders.push(Order::Sa(change));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
@@ -358,7 +362,7 @@ impl Control {
     }
 
     /// The status of the gateway, with what the data path counted.
-    async fn status(&self) -> gateway::status::Status {
+    async fn status(&mut self) -> gateway::status::Status {
         let mut status = self.gateway.status(self.clock.now());
         let snapshot = tokio::time::timeout(SNAPSHOT, self.handle.snapshot()).await;
         let Ok(Some(snapshot)) = snapshot else {
@@ -371,6 +375,7 @@ impl Control {
             }
         }
         status.gateway.data_path = Some(snapshot.rest);
+        self.ledger.fill(&mut status);
         status
     }
 

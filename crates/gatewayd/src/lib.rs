@@ -9,9 +9,11 @@
 //! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
 //! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
+//! | `carried` | what SAs carried that are gone |
 //! | [`files`], [`host`] | configuration files; what the host's settings must be |
 
 pub mod admin;
+mod carried;
 mod control;
 pub mod data;
 mod error;
