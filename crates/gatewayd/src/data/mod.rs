@@ -6,7 +6,7 @@
 //!            Reports <── Report ── Outlet┘
 //! ```
 //!
-//! The data path is one thread ([`worker`]) that owns the UDP sockets of IKE and NAT traversal, the raw ESP sockets
+//! The data path is one thread (`worker`) that owns the UDP sockets of IKE and NAT traversal, the raw ESP sockets
 //! and the TUN devices. It serves both directions to completion and never waits for the control side.
 //!
 //! **Order is kept by there being one queue down.** An [`Order::Transmit`] that follows an [`Order::Sa`] leaves after
