@@ -442,17 +442,22 @@ fn throughput_is_printed() {
         let [a, b] = tunnel(&Setup { suite, udp, offloads, inner_mtu: inner(suite, udp), ..Setup::default() });
         let mut server = b.namespace.run(|| Command::new("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn());
         std::thread::sleep(Duration::from_millis(300));
+        let cpu = || os::process::usage(std::process::id()).unwrap().cpu;
+        let before = cpu();
         let out = a.run("iperf3", &["-c", "10.2.0.1", "-t", "2", "-f", "m"]);
+        let used = cpu() - before;
+        let gigabytes = b.snapshot().sas[&SaId(1)].inbound.bytes as f64 / 1e9;
         let ping = a.run("ping", &["-n", "-q", "-c", "500", "-i", "0.001", "10.2.0.1"]);
         let pick = |out: &Output, what: &str| {
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            text.lines().filter(|line| line.contains(what)).last().unwrap_or_default().to_owned()
+            text.lines().rev().find(|line| line.contains(what)).unwrap_or_default().to_owned()
         };
         let how = if udp { "in UDP" } else { "plain" };
         let _ = writeln!(
             io::stderr(),
-            "{suite} {how}, offloads {offloads:?}: {}; {}",
+            "{suite} {how}, offloads {offloads:?}: {}; {:.2} CPU s per GB, both ends; {}",
             pick(&out, "receiver"),
+            used.as_secs_f64() / gigabytes,
             pick(&ping, "rtt"),
         );
         let server = server.as_mut().unwrap().as_mut().unwrap();
