@@ -467,3 +467,38 @@ impl Refused {
         State::Refused(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::algorithm::{Encryption, Group, Prf};
+
+    fn bytes(digits: &str) -> Vec<u8> {
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Computed apart from this code, with HMAC of another library, from RFC 7296 §2.15.
+    #[test]
+    fn proofs_are_those_of_an_independent_computation() {
+        let suite =
+            IkeSuite { encryption: Encryption::Aes128Gcm, integrity: None, prf: Prf::Sha256, group: Group::Ecp256 };
+        let init = InitExchange {
+            request: b"first message of the initiator".to_vec(),
+            response: b"first message of the responder".to_vec(),
+            nonce_i: (0..32).collect(),
+            nonce_r: (32..64).collect(),
+            proof: ProofKeys {
+                initiator: bytes("5f611705f974605e3787f2aa142cf77df5b17c46f93ffab94ef8976caba4a957").into(),
+                responder: bytes("3ced1c4a111c5aa008b1e5b6159e7dcc2dc48d55e97f857d58a7f96c3e0e950e").into(),
+            },
+        };
+        let psk = Secret::from(&b"a shared secret"[..]);
+        let id_i = id_body(&Identity::Fqdn("a.example".into()));
+        let id_r = id_body(&Identity::Ip([192, 0, 2, 1].into()));
+        let of_i = bytes("2cd2f886cb9abb84e76b723e25a3e80d464451d1634a5d4ae773a15184ea12e6");
+        let of_r = bytes("256c110cb1da8a337b83edea424cc4e0d70969a9b0bf5665dcda98c35638b24c");
+        assert!(init.verify(suite, &[Secret::from(&b"no"[..]), psk.clone()], &id_i, true, &of_i));
+        assert_eq!(init.proof(suite, &psk, &id_r, false).expose(), of_r);
+        assert!(!init.verify(suite, &[psk], &id_r, true, &of_i));
+    }
+}

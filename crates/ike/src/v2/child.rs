@@ -186,12 +186,12 @@ pub(super) struct Ask<'a> {
 pub(super) struct Refusal {
     pub(super) kind: NotifyType,
     pub(super) data: Vec<u8>,
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<Box<Failure>>,
 }
 
 impl Refusal {
     fn new(kind: NotifyType, failure: Option<Failure>) -> Self {
-        Self { kind, data: Vec::new(), failure }
+        Self { kind, data: Vec::new(), failure: failure.map(Box::new) }
     }
 }
 

@@ -6,17 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Instant;
 use base::algorithm::Group;
-use base::{Deadline, Instant};
 use model::{Connection, DpdAction, Identity, Start};
 use sa::{SaChange, SaId, Spi};
 
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Event, Rekey};
 use crate::failure::{Cause, Failure, Side};
-use crate::natt::KEEPALIVE;
 use crate::peer::{Options, PeerId};
-use crate::session::{ChildView, IkeSaView, IkeState, jittered};
+use crate::session::jittered;
 use crate::wire::header::Header;
 use crate::wire::v2::{Body, Message, NotifyType, exchange, flags};
 
@@ -57,10 +56,10 @@ pub(super) struct Established {
     window: u32,
     /// The answer to the peer's last request.
     answer: Packets,
-    last_alive: Instant,
-    established_at: Instant,
-    rekey_at: Option<Instant>,
-    expires_at: Instant,
+    pub(super) last_alive: Instant,
+    pub(super) established_at: Instant,
+    pub(super) rekey_at: Option<Instant>,
+    pub(super) expires_at: Instant,
 }
 
 /// What an established IKE SA begins with.
@@ -143,10 +142,10 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Outstanding {
     id: u32,
-    packets: Packets,
+    pub(super) packets: Packets,
     kind: u8,
-    sent: u32,
-    at: Instant,
+    pub(super) sent: u32,
+    pub(super) at: Instant,
     give_up_at: Option<Instant>,
     pub(super) exchange: Exchange,
 }
@@ -165,7 +164,7 @@ pub(super) enum Exchange {
 
 impl Outstanding {
     /// Sets when it is sent again; `false` when there is no next time.
-    fn schedule(&mut self, options: &Options, now: Instant) -> bool {
+    pub(super) fn schedule(&mut self, options: &Options, now: Instant) -> bool {
         if self.give_up_at.is_some_and(|at| now >= at) {
             return false;
         }
@@ -442,7 +441,7 @@ impl Established {
     }
 
     /// Whether the window has room for it, and it may go beside what is outstanding.
-    fn may_start(&self, job: &Job) -> bool {
+    pub(super) fn may_start(&self, job: &Job) -> bool {
         let first = self.outstanding.iter().map(|outstanding| outstanding.id).min();
         let has_room = first.is_none_or(|first| self.next_request.wrapping_sub(first) < self.window);
         match (&self.fate, job) {
@@ -549,7 +548,13 @@ impl Established {
         self.close_and(core, reason, Again::No, ctx)
     }
 
-    fn close_and(&mut self, core: &mut Core, reason: CloseReason, again: Again, ctx: &mut Context<'_>) -> After {
+    pub(super) fn close_and(
+        &mut self,
+        core: &mut Core,
+        reason: CloseReason,
+        again: Again,
+        ctx: &mut Context<'_>,
+    ) -> After {
         match self.fate {
             Fate::Superseded { .. } => return self.finish_closing(ctx),
             Fate::Closing { .. } => return After::Stay,
@@ -611,7 +616,7 @@ impl Established {
             Err(refusal) => {
                 body.notify(refusal.kind, &refusal.data);
                 if let Some(failure) = refusal.failure {
-                    ctx.fail(Some(self.peer), core.ends.remote, failure);
+                    ctx.fail(Some(self.peer), core.ends.remote, *failure);
                 }
                 None
             }
@@ -750,153 +755,10 @@ impl Established {
         self.finish(reason, again, ctx)
     }
 
-    fn on_dead_peer(&mut self, ctx: &mut Context<'_>) -> After {
+    pub(super) fn on_dead_peer(&mut self, ctx: &mut Context<'_>) -> After {
         match self.fate {
             Fate::Live => self.finish(CloseReason::PeerDead, self.restart(), ctx),
             Fate::Closing { .. } | Fate::Superseded { .. } => self.finish_closing(ctx),
         }
-    }
-
-    // ---- time ----
-
-    pub(super) fn handle_timeout(&mut self, core: &mut Core, ctx: &mut Context<'_>) -> After {
-        if matches!(self.fate, Fate::Superseded { until } if until <= ctx.now) {
-            return self.finish_closing(ctx);
-        }
-        if !self.repeat(core, ctx) {
-            return self.on_dead_peer(ctx);
-        }
-        if self.fate == Fate::Live {
-            if self.expires_at <= ctx.now {
-                return self.close_and(core, CloseReason::Expired, self.restart(), ctx);
-            }
-            self.age(ctx);
-            if self.next_question().is_some_and(|at| at <= ctx.now) {
-                self.enqueue(Job::Ask, ctx.now);
-            }
-            if self.next_keepalive(core).is_some_and(|at| at <= ctx.now) {
-                core.last_sent = ctx.now;
-                ctx.transmit_raw(core.ends, KEEPALIVE.to_vec());
-            }
-        }
-        self.pump(core, ctx);
-        After::Stay
-    }
-
-    /// Sends again what has no answer. `false` when the tries are used up.
-    fn repeat(&mut self, core: &mut Core, ctx: &mut Context<'_>) -> bool {
-        for place in 0..self.outstanding.len() {
-            let outstanding = &mut self.outstanding[place];
-            if outstanding.at > ctx.now {
-                continue;
-            }
-            outstanding.sent += 1;
-            if !outstanding.schedule(ctx.options, ctx.now) {
-                return false;
-            }
-            ctx.counters.retransmitted += 1;
-            core.send(core.ends, &outstanding.packets, ctx);
-        }
-        true
-    }
-
-    /// Rekeys and expires what is old.
-    fn age(&mut self, ctx: &mut Context<'_>) {
-        if self.rekey_at.is_some_and(|at| at <= ctx.now) {
-            self.rekey_at = None;
-            self.enqueue(Job::RekeyIke { group: None, tries: 0 }, ctx.now);
-        }
-        for place in 0..self.children.len() {
-            let child = &mut self.children[place];
-            let id = child.id;
-            if child.expires_at <= ctx.now && child.ages() {
-                self.retire(id, CloseReason::Expired, ctx);
-            } else if child.rekey_at.is_some_and(|at| at <= ctx.now) {
-                child.rekey_at = None;
-                self.enqueue(Job::RekeyChild { old: id, group: None, tries: 0 }, ctx.now);
-            }
-        }
-    }
-
-    /// When to ask whether the peer lives: after silence, and only if nothing else asks it.
-    fn next_question(&self) -> Option<Instant> {
-        let delay = self.connection.dpd.map(|dpd| dpd.delay).filter(|delay| !delay.is_zero())?;
-        self.outstanding.is_empty().then(|| self.last_alive + delay)
-    }
-
-    fn next_keepalive(&self, core: &Core) -> Option<Instant> {
-        (core.nat.ours && !core.keepalive.is_zero()).then(|| core.last_sent + core.keepalive)
-    }
-
-    pub(super) fn poll_timeout(&self, core: &Core) -> Option<Deadline> {
-        let mut next = None;
-        let mut consider = |at: Option<Instant>, why| {
-            next = Deadline::earliest(next, at.map(|at| Deadline { at, why }));
-        };
-        if let Fate::Superseded { until } = self.fate {
-            consider(Some(until), "a replaced IKE SA is forgotten");
-        }
-        for outstanding in &self.outstanding {
-            consider(Some(outstanding.at), "a request is repeated");
-        }
-        for task in self.tasks.iter().filter(|task| self.may_start(&task.job)) {
-            consider(Some(task.at), "a request is made");
-        }
-        if self.fate == Fate::Live {
-            consider(Some(self.expires_at), "the IKE SA expires");
-            consider(self.rekey_at, "the IKE SA is rekeyed");
-            for child in &self.children {
-                consider(child.rekey_at, "a Child SA is rekeyed");
-                consider(child.ages().then_some(child.expires_at), "a Child SA expires");
-            }
-            consider(self.next_question(), "the peer is asked whether it lives");
-            consider(self.next_keepalive(core), "a NAT keepalive is sent");
-        }
-        next
-    }
-
-    // ---- status ----
-
-    pub(super) fn state(&self) -> IkeState {
-        match self.fate {
-            Fate::Live if self.rekeying_ike().is_some() => IkeState::Rekeying,
-            Fate::Live => IkeState::Established,
-            Fate::Closing { .. } | Fate::Superseded { .. } => IkeState::Closing,
-        }
-    }
-
-    pub(super) fn state_name(&self) -> &'static str {
-        match self.fate {
-            Fate::Live if self.rekeying_ike().is_some() => "REKEYING",
-            Fate::Live => "ESTABLISHED",
-            Fate::Closing { .. } => "DELETING",
-            Fate::Superseded { .. } => "REKEYED",
-        }
-    }
-
-    pub(super) fn child_ids(&self) -> Vec<SaId> {
-        self.children.iter().map(|child| child.id).collect()
-    }
-
-    /// Fills in what only an established IKE SA knows.
-    pub(super) fn describe(&self, core: &Core, view: &mut IkeSaView) {
-        (view.local_id, view.remote_id) = (Some(self.local_id.clone()), Some(self.remote_id.clone()));
-        view.established_at = Some(self.established_at);
-        (view.rekey_at, view.expires_at) = (self.rekey_at, Some(self.expires_at));
-        let path = core.path();
-        let describe = |child: &Child| ChildView {
-            id: child.id,
-            child: child.name.clone(),
-            spis: (child.inbound, child.outbound),
-            suite: child.suite,
-            pfs: child.pfs,
-            selectors: (child.local.to_vec(), child.remote.to_vec()),
-            path,
-            is_rekeyed: !matches!(child.stage, Stage::Installed | Stage::Active),
-            installed_at: child.installed_at,
-            rekey_at: child.rekey_at,
-            expires_at: Some(child.expires_at),
-        };
-        view.children = self.children.iter().map(describe).collect();
     }
 }

@@ -329,6 +329,50 @@ mod tests {
         length: 0,
     };
 
+    /// Computed apart from this code, with HMAC of another library, from RFC 7296 §2.13, §2.14, §2.17 and §2.18.
+    #[test]
+    fn keys_are_those_of_an_independent_computation() {
+        let suite = IkeSuite {
+            encryption: Encryption::Aes128Cbc,
+            integrity: Some(Integrity::Sha256),
+            prf: Prf::Sha256,
+            group: Group::Ecp256,
+        };
+        let (nonce_i, nonce_r): (Vec<u8>, Vec<u8>) = ((0..32).collect(), (32..64).collect());
+        let (spi_i, spi_r) = (0x0102_0304_0506_0708, 0x1112_1314_1516_1718);
+        let seed = Seed { nonce_i: &nonce_i, nonce_r: &nonce_r, spi_i, spi_r };
+        let shared = Secret::from(vec![0xA5; 32]);
+        let hex = |secret: &Secret| secret.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (keys, proof) = Keys::first(suite, &shared, seed, true);
+        let made = [
+            &keys.derive,
+            &keys.outbound.integrity,
+            &keys.inbound.integrity,
+            &keys.outbound.encryption,
+            &keys.inbound.encryption,
+            &proof.initiator,
+            &proof.responder,
+        ];
+        let expected = [
+            "28cf3c8fc26c961ef2789c0cfcfbec00cfd4bd851e8ebc7cca6743b26fdb2c27",
+            "f173e2d368c640069af4f375417bb87b981483bf77ef9ba875f21f816fb6bbbc",
+            "644122bc1e6d4f420365f51a2e184cccb0f2847cc95c432d45a4c694f04acebb",
+            "30f92baee606c6fa444bd4e458f20b4d",
+            "7f39fbed5131a5fd6ad5da2a8e894201",
+            "5f611705f974605e3787f2aa142cf77df5b17c46f93ffab94ef8976caba4a957",
+            "3ced1c4a111c5aa008b1e5b6159e7dcc2dc48d55e97f857d58a7f96c3e0e950e",
+        ];
+        assert_eq!(made.map(hex), expected);
+        let child = |shared| hex(&keys.child_keymat(shared, &nonce_i, &nonce_r, 40));
+        assert_eq!(child(None), "a47f4013d8c5b40a9d9acc332215fd10d6e6a6dbb58a00c8cb3f68c0657a792fb6f0476e36f21f21");
+        assert_eq!(
+            child(Some(&shared)),
+            "2b6ef4e15ebaf6732ce1c404f92d1a743063480cad27b0f61e7812d8187b855011e17bd6b3b147e9"
+        );
+        let successor = keys.successor(suite, &shared, seed, true);
+        assert_eq!(hex(&successor.derive), "db918d7204d3846cb65b429740ccb784ba39fb60639df26c1a3052ad6cfaecb8");
+    }
+
     #[test]
     fn what_one_side_seals_the_other_opens_in_every_suite() {
         let mut random = Random::for_test(1);

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`init`] | IKE_SA_INIT: suites, groups, cookies, NAT detection (§1.2, §2.6, §2.7, §2.23) |
 //! | [`auth`] | IKE_AUTH with pre-shared keys (§2.15) |
-//! | [`established`] | requests and responses, timers (§2.1–2.4) |
+//! | [`established`] | requests and responses (§2.1–2.3), commands, the end |
+//! | [`time`] | repetition, liveness, keepalives, lifetimes (§2.4, §2.8, §2.23) |
 //! | [`child`] | Child SAs: selectors, keys (§2.9, §2.17) |
 //! | [`create`] | CREATE_CHILD_SA: further Child SAs, rekeying them, its collisions (§1.3, §2.8.1, §2.25.1) |
 //! | [`rekey`] | rekeying the IKE SA, and its collisions (§1.3.2, §2.8.1, §2.25.2) |
@@ -25,6 +26,7 @@ mod init;
 mod keys;
 mod propose;
 mod rekey;
+mod time;
 
 #[cfg(test)]
 mod tests;
@@ -162,7 +164,8 @@ fn answer_plainly(ends: Ends, header: &Header, body: &Body, ctx: &mut Context<'_
     ctx.transmit(ends, &message(answer, body));
 }
 
-/// Answers a message of a major version above 2 (RFC 7296 §2.5). Its header is all that is known of it.
+/// Answers a message of a major version above 2 (RFC 7296 §2.5). Its header is all that is known of it;
+/// the caller counts it.
 pub(crate) fn refuse_version(ends: Ends, header: &Header, ctx: &mut Context<'_>) {
     if header.major > 2 && header.flags & flags::RESPONSE == 0 {
         let mut body = Body::new();

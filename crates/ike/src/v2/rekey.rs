@@ -255,10 +255,8 @@ impl Established {
             NotifyType::NO_PROPOSAL_CHOSEN => Cause::NoIkeProposal,
             other => Cause::PeerSaid(other.to_string().into()),
         };
-        let ours = match cause {
-            Cause::NoIkeProposal => self.connection.ike.iter().map(Offer::from).collect(),
-            _ => Vec::new(),
-        };
+        let is_proposal = cause == Cause::NoIkeProposal;
+        let ours = self.connection.ike.iter().filter(|_| is_proposal).map(Offer::from).collect();
         let failure = Failure::new(cause, Side::Theirs, Some(&self.connection)).with_offers(ours, Vec::new());
         ctx.fail(Some(self.peer), core.ends.remote, failure);
         // It will not be rekeyed: a new one is negotiated beside it.

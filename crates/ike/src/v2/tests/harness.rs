@@ -245,19 +245,19 @@ impl Node {
     }
 
     pub(super) fn failures(&self) -> Vec<String> {
-        let failure = |(_, event): &(Instant, Event)| match event {
-            Event::Failed { failure, .. } => Some(failure.to_string()),
-            _ => None,
-        };
-        self.events.iter().filter_map(failure).collect()
+        self.failed().map(ToString::to_string).collect()
     }
 
     pub(super) fn causes(&self) -> Vec<&'static str> {
-        let cause = |(_, event): &(Instant, Event)| match event {
-            Event::Failed { failure, .. } => Some(failure.cause.name()),
-            _ => None,
-        };
-        self.events.iter().filter_map(cause).collect()
+        self.failed().map(|failure| failure.cause.name()).collect()
+    }
+
+    fn failed(&self) -> impl Iterator<Item = &crate::Failure> {
+        self.events.iter().filter_map(
+            |(_, event)| {
+                if let Event::Failed { failure, .. } = event { Some(&**failure) } else { None }
+            },
+        )
     }
 
     pub(super) fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
@@ -294,6 +294,9 @@ pub(super) struct Nat {
     pub(super) shift: u16,
 }
 
+/// A datagram under way: the node it arrives at, to, from, payload.
+type Datagram = (usize, SocketAddr, SocketAddr, Vec<u8>);
+
 pub(super) type Filter = Box<dyn FnMut(usize, &Transmit) -> bool>;
 
 pub(super) struct World {
@@ -307,7 +310,7 @@ pub(super) struct World {
     pub(super) wire: Vec<(usize, Transmit)>,
     /// ESP packets sent and lost.
     pub(super) packets: (u64, u64),
-    in_flight: BTreeMap<(Instant, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    in_flight: BTreeMap<(Instant, u64), Datagram>,
     esp_in_flight: BTreeMap<(Instant, u64), (usize, sa::Spi)>,
     traffic_at: Option<Instant>,
     order: u64,
