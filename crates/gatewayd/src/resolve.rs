@@ -61,13 +61,17 @@ impl Resolver {
         if !self.asked.insert(name.clone()) {
             return;
         }
-        let answer = self.answer.clone();
+        let (answer, is_news) = (self.answer.clone(), !self.known.contains_key(&name));
         tokio::spawn(async move {
             let found = match tokio::net::lookup_host((&*name, 0)).await {
                 // The first: the resolver sorts by preference (RFC 6724).
                 Ok(mut addresses) => addresses.next().map(|address| address.ip()),
+                Err(e) if is_news => {
+                    warn!("cannot resolve {name}, and tries again: {e}");
+                    None
+                }
                 Err(e) => {
-                    warn!("cannot resolve {name}: {e}");
+                    debug!("cannot resolve {name}: {e}");
                     None
                 }
             };
