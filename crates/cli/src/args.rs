@@ -1,9 +1,12 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gatewayd::admin::DEFAULT_SOCKET;
+use ipnet::IpNet;
+use model::Identity;
 
 /// Joins private networks over the public internet.
 #[derive(Debug, Parser)]
@@ -37,6 +40,8 @@ pub(crate) enum Command {
     /// Whole scenarios on this machine, in network namespaces
     #[command(subcommand)]
     Lab(LabCommand),
+    /// Measure this machine: handshakes, memory, the idle gateway, the data path
+    Bench(BenchArgs),
 }
 
 /// Which gateway to talk to.
@@ -241,6 +246,83 @@ pub(crate) struct LabMatrixArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
+    #[command(flatten)]
+    pub(crate) report: BenchReportArgs,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Everything, beside strongSwan, in network namespaces (what `simplon bench` alone does)
+    Report(BenchReportArgs),
+    /// Drive one responder with many peers and count the tunnels a second
+    Handshakes(BenchHandshakesArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchReportArgs {
+    /// Only these parts: handshakes, idle, data
+    #[arg(value_name = "PART")]
+    pub(crate) parts: Vec<String>,
+    /// Rounds of every measurement; the median counts
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub(crate) rounds: u32,
+    /// The figures as JSON, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show every command
+    #[arg(short = 'x', long)]
+    pub(crate) echo: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchHandshakesArgs {
+    /// Our address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) local: IpAddr,
+    /// The responder's address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) remote: IpAddr,
+    /// Version of IKE: 1 or 2
+    #[arg(long, value_name = "VERSION", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) version: u8,
+    /// Phase 1 proposal
+    #[arg(long, value_name = "PROPOSAL", default_value = "aes128gcm16-prfsha256-ecp256")]
+    pub(crate) ike: String,
+    /// Phase 2 proposal
+    #[arg(long, value_name = "PROPOSAL", default_value = "aes128gcm16")]
+    pub(crate) esp: String,
+    /// Handshakes in all; peer n is @load-n and brings 10.128.0.0 + n
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// Handshakes under way at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) window: u32,
+    /// The pre-shared key of all peers
+    #[arg(long, value_name = "KEY")]
+    pub(crate) psk: String,
+    /// What the responder must prove to be; its address where it is not said
+    #[arg(long, value_name = "IDENTITY")]
+    pub(crate) remote_id: Option<Identity>,
+    /// The network behind the responder
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) remote_net: IpNet,
+    /// Seconds to go on answering after the last handshake
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) linger: u64,
+    /// Seconds after which it is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +346,11 @@ mod tests {
             "simplon check simplon.toml --json",
             "simplon lab run openswan-vgw --peer strongswan --json",
             "simplon lab matrix --list",
+            "simplon bench",
+            "simplon bench --json",
+            "simplon bench data --rounds 5",
+            "simplon bench report handshakes",
+            "simplon bench handshakes --local 10.9.0.2 --remote 10.9.0.1 --psk key --remote-net 10.1.0.0/16 --json",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

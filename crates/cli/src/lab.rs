@@ -90,7 +90,7 @@ fn matrix(args: &LabMatrixArgs) -> Result<Code, Failed> {
 }
 
 /// Runs the same command again where an ordinary user is root; its end, if that is what happened.
-fn enter(peers: &[PeerKind], quiet: bool) -> Result<Option<Code>, Failed> {
+pub(crate) fn enter(peers: &[PeerKind], quiet: bool) -> Result<Option<Code>, Failed> {
     let ended = lab::rootless::enter(peers, out(quiet)).map_err(failed)?;
     Ok(ended.map(|status| match status {
         0 => Code::Ok,
@@ -100,11 +100,11 @@ fn enter(peers: &[PeerKind], quiet: bool) -> Result<Option<Code>, Failed> {
 }
 
 /// Where the lab writes: standard output, or standard error when that is kept for JSON.
-fn out(quiet: bool) -> lab::shell::Out {
+pub(crate) fn out(quiet: bool) -> lab::shell::Out {
     if quiet { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) }
 }
 
-fn say_json(what: &impl serde::Serialize) -> Result<Code, Failed> {
+pub(crate) fn say_json(what: &impl serde::Serialize) -> Result<Code, Failed> {
     let json = serde_json::to_string_pretty(what);
     say(&(json.map_err(|e| Failed::new(Code::Failed, format!("cannot write JSON: {e}")))? + "\n"))
 }
@@ -113,7 +113,7 @@ fn parse<T: FromStr<Err = lab::Error>>(text: &str) -> Result<T, Failed> {
     text.parse().map_err(failed)
 }
 
-fn failed(error: lab::Error) -> Failed {
+pub(crate) fn failed(error: lab::Error) -> Failed {
     let code = match &error {
         lab::Error::Asked(_) => Code::Usage,
         lab::Error::Late { .. } => Code::Timeout,

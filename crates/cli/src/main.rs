@@ -7,10 +7,12 @@
 //! | `status`, `detail`, `table` | `status` |
 //! | `check` | `check` |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
+//! | `bench` | `bench`, `bench report`, `handshakes` |
 //!
 //! Exit codes are those of [`exit::Code`] (docs/book/cli.md).
 
 mod args;
+mod bench;
 mod check;
 mod daemon;
 mod detail;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Reload(options) => orders::reload(&options),
         Command::Check(options) => check::run(&options),
         Command::Lab(command) => lab::run(command),
+        Command::Bench(options) => bench::run(options),
     };
     match done {
         Ok(code) => code.into(),

@@ -17,7 +17,7 @@ use crate::shell::{Process, Shell, installed};
 use crate::spec::{ConnectionSpec, Encapsulation, Start, Version};
 
 /// What charon loads wherever it runs; enough for every proposal of the lab.
-const PLUGINS: &str = "random nonce aes sha1 sha2 md5 hmac kdf gmp curve25519 openssl gcm ccm chapoly";
+pub(crate) const PLUGINS: &str = "random nonce aes sha1 sha2 md5 hmac kdf gmp curve25519 openssl gcm ccm chapoly";
 
 const PACKAGES: &str =
     "apt-get install charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins";
@@ -140,6 +140,11 @@ pub(crate) fn strongswan_conf(run: &str, logs: &str, data: Data) -> String {
 
 /// Writes what `swanctl` reads.
 pub(crate) fn write_configuration(dir: &Path, spec: &ConnectionSpec) -> Result<()> {
+    make_swanctl_directory(dir, &swanctl_conf(spec))
+}
+
+/// Makes the directory that `swanctl` reads, with `conf` in it.
+pub(crate) fn make_swanctl_directory(dir: &Path, conf: &str) -> Result<()> {
     // swanctl complains about each directory of keys and certificates that is not there.
     for name in ["x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey"] {
         let path = dir.join("swanctl").join(name);
@@ -150,10 +155,11 @@ pub(crate) fn write_configuration(dir: &Path, spec: &ConnectionSpec) -> Result<(
         fs::create_dir_all(&path).map_err(|e| Error::io(format!("creating {}", path.display()), e))?;
     }
     write_private(&dir.join("swanctl.empty"), "swanctl { load = }\n")?;
-    write_private(&dir.join("swanctl/swanctl.conf"), &swanctl_conf(spec))
+    write_private(&dir.join("swanctl/swanctl.conf"), conf)
 }
 
-fn swanctl(shell: &Shell, dir: &Path, words: &[&str]) -> Result<String> {
+/// `swanctl` towards the daemon whose directory this is.
+pub(crate) fn swanctl(shell: &Shell, dir: &Path, words: &[&str]) -> Result<String> {
     let conf = format!("STRONGSWAN_CONF={}", dir.join("swanctl.empty").display());
     let swanctl_dir = format!("SWANCTL_DIR={}", dir.join("swanctl").display());
     let uri = format!("unix://{}", dir.join("vici").display());

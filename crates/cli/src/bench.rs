@@ -1,0 +1,72 @@
+//! `simplon bench`.
+
+use std::time::Duration;
+
+use base::Secret;
+use loadgen::{Load, Report};
+use model::{Identity, Ports, Version};
+
+use crate::args::{BenchArgs, BenchCommand, BenchHandshakesArgs, BenchReportArgs};
+use crate::exit::{Code, Failed};
+use crate::lab::{enter, failed, out, say_json};
+use crate::say;
+
+/// Measures what it is asked for.
+pub(crate) fn run(args: BenchArgs) -> Result<Code, Failed> {
+    match args.command {
+        None => report(&args.report),
+        // `bench handshakes` is the generator; the part of that name is `bench report handshakes`.
+        Some(BenchCommand::Report(args)) => report(&args),
+        Some(BenchCommand::Handshakes(args)) => handshakes(args),
+    }
+}
+
+/// Everything, or some parts of it. The figures are a result, not a test: they do not decide the exit status.
+fn report(args: &BenchReportArgs) -> Result<Code, Failed> {
+    if let Some(code) = enter(&[], args.json)? {
+        return Ok(code);
+    }
+    let parts = args.parts.iter().map(|part| part.parse().map_err(failed)).collect::<Result<Vec<_>, _>>()?;
+    let options = lab::bench::Options { parts, rounds: args.rounds, echo: args.echo };
+    let report = lab::bench::run(&options, out(args.json)).map_err(failed)?;
+    if args.json { say_json(&report) } else { say(&report.to_string()) }
+}
+
+fn handshakes(args: BenchHandshakesArgs) -> Result<Code, Failed> {
+    let load = Load {
+        local: args.local,
+        remote: args.remote,
+        ports: Ports::default(),
+        version: if args.version == 1 { Version::V1 } else { Version::V2 },
+        count: args.count,
+        window: args.window,
+        psk: Secret::from(args.psk.as_bytes()),
+        remote_id: args.remote_id.unwrap_or(Identity::Ip(args.remote)),
+        ike: args.ike,
+        esp: args.esp,
+        remote_net: args.remote_net,
+        linger: Duration::from_secs(args.linger),
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let mut said = Ok(Code::Ok);
+    let report = loadgen::run(&load, |report| said = tell(report, args.json));
+    let report = report.map_err(|e| Failed::new(Code::Failed, format!("the load generator: {e}")))?;
+    said?;
+    Ok(if report.established == load.count { Code::Ok } else { Code::Failed })
+}
+
+fn tell(report: &Report, json: bool) -> Result<Code, Failed> {
+    if json {
+        return say_json(report);
+    }
+    say(&format!(
+        "{} tunnels in {:.2} s: {:.0} a second, {:.1} ms each (99 of 100 within {:.1} ms), {} failed, {} messages sent again\n",
+        report.established,
+        report.seconds,
+        report.per_second,
+        report.p50_ms,
+        report.p99_ms,
+        report.failed,
+        report.retransmitted,
+    ))
+}
