@@ -15,6 +15,9 @@ use os::sysctl;
 use os::tun::{Tun, TunOptions};
 use tracing::{debug, warn};
 
+/// Packets that wait for the data path at most: at the kernel's 500 a burst of one fast TCP stream overflows.
+const QUEUE: u32 = 1_000;
+
 /// The kernel's view of what the gateway wanted.
 #[derive(Debug)]
 pub struct World {
@@ -71,6 +74,7 @@ impl World {
                 // Without this the kernel sends router solicitations into the tunnel.
                 let _ = sysctl::write(&format!("net/ipv6/conf/{}/addr_gen_mode", tun.name()), "1");
                 self.netlink.set_mtu(tun.index(), device.mtu.into()).await?;
+                self.netlink.set_tx_queue_len(tun.index(), QUEUE).await?;
                 for net in &device.addresses {
                     self.netlink.add_address(tun.index(), *net).await?;
                 }
