@@ -71,6 +71,14 @@ fn check(
     }
 }
 
+/// Whether a cause names the identity that the other end claimed, or is the other end's refusal to be asked for an
+/// identity that it does not have.
+fn is_about(cause: &Cause, claimed: &Identity) -> bool {
+    matches!(cause, Cause::PeerRefusedUs { .. })
+        || matches!(cause, Cause::WrongRemoteId { got, .. } if got == claimed)
+        || matches!(cause, Cause::UnknownPeer { claimed: Some(got) } if got == claimed)
+}
+
 #[test]
 fn a_wrong_key_is_named_at_both_ends() {
     let psk = |cause: &Cause| matches!(cause, Cause::WrongPsk | Cause::PeerRefusedUs { .. });
@@ -83,13 +91,7 @@ fn an_identity_that_the_peer_does_not_expect_is_named() {
         |left| left.local.id = Some(Identity::Fqdn("someone.else".into())),
         &[Setting::LocalId, Setting::RemoteId],
         |cause| matches!(cause, Cause::PeerRefusedUs { claimed } | Cause::WrongLocalId { ours: claimed, .. } if *claimed == Identity::Fqdn("someone.else".into())),
-        |cause| match cause {
-            // The left end refused when it was asked for another identity than its own.
-            Cause::PeerRefusedUs { .. } => true,
-            Cause::WrongRemoteId { got, .. } => *got == Identity::Fqdn("someone.else".into()),
-            Cause::UnknownPeer { claimed } => *claimed == Some(Identity::Fqdn("someone.else".into())),
-            _ => false,
-        },
+        |cause| is_about(cause, &Identity::Fqdn("someone.else".into())),
     );
 }
 
@@ -98,13 +100,7 @@ fn an_identity_that_the_peer_does_not_have_is_named() {
     check(
         |left| left.remote.id = Some(Identity::Fqdn("expected.example".into())),
         &[Setting::RemoteId, Setting::LocalId],
-        |cause| match cause {
-            // The right end refused when it was asked for another identity than its own.
-            Cause::PeerRefusedUs { .. } => true,
-            Cause::WrongRemoteId { got, .. } => *got == Identity::Ip(RIGHT.parse().unwrap()),
-            Cause::UnknownPeer { claimed } => *claimed == Some(Identity::Ip(RIGHT.parse().unwrap())),
-            _ => false,
-        },
+        |cause| is_about(cause, &Identity::Ip(RIGHT.parse().unwrap())),
         |cause| matches!(cause, Cause::PeerRefusedUs { .. } | Cause::WrongLocalId { .. } | Cause::PeerSaid(_)),
     );
 }
