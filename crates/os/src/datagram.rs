@@ -461,7 +461,7 @@ pub fn is_too_big(error: &io::Error) -> bool {
 
 /// Whether an error concerns the socket itself and not one datagram.
 fn is_fatal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::ENOMEM | libc::EOPNOTSUPP))
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP))
 }
 
 impl AsFd for DatagramSocket {
