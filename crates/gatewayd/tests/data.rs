@@ -10,8 +10,8 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks the reports it is about")]
 #![expect(clippy::disallowed_methods, reason = "packets of the kernel are on their way for a while")]
 
-use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -419,6 +419,96 @@ fn a_rekey_loses_nothing() {
     }
     let said = String::from_utf8_lossy(&flood.unwrap().join().unwrap().unwrap().stdout).into_owned();
     assert!(said.contains(" 0% packet loss"), "{said}");
+}
+
+/// Bytes that anyone can check, wherever in a stream they stand.
+fn pattern(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// Sends `total` bytes over TCP from A to B and checks each of them.
+fn stream(a: &Site, b: &Site, to: &str, total: usize) {
+    let at: SocketAddr = SocketAddr::new(ip(to), 7000);
+    let listener = b.namespace.run(|| TcpListener::bind(at).unwrap()).unwrap();
+    let receiver = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut got = 0;
+        let mut bytes = vec![0; 100_000];
+        loop {
+            let len = stream.read(&mut bytes).unwrap();
+            if len == 0 {
+                return got;
+            }
+            assert!(bytes[..len] == pattern(got, len), "a byte differs near {got}");
+            got += len;
+        }
+    });
+    let mut stream = a.namespace.run(|| TcpStream::connect_timeout(&at, Duration::from_secs(10)).unwrap()).unwrap();
+    for from in (0..total).step_by(50_000) {
+        stream.write_all(&pattern(from, 50_000)).unwrap();
+    }
+    drop(stream);
+    assert_eq!(receiver.join().unwrap(), total);
+}
+
+#[test]
+fn streams_arrive_byte_for_byte_with_and_without_offloads() {
+    if let Some(_alone) = leave("streams_arrive_byte_for_byte_with_and_without_offloads") {
+        for (what, setup) in [
+            ("in UDP", Setup::default()),
+            ("CBC", Setup { suite: CBC, ..Setup::default() }),
+            ("plain", Setup { udp: false, ..Setup::default() }),
+            ("one packet at a time", Setup { offloads: Offloads::Off, ..Setup::default() }),
+        ] {
+            let [a, b] = tunnel(&setup);
+            stream(&a, &b, "10.2.0.1", 20_000_000);
+            stream(&a, &b, "fd02::1", 5_000_000);
+            let traffic = &b.snapshot().sas[&SaId(1)];
+            assert!(traffic.inbound.dropped.is_empty(), "{what}: {traffic:?}");
+            assert_eq!(traffic.sequence_received, traffic.inbound.packets, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_gets_through_a_path_that_is_narrower_than_anyone_knew() {
+    if let Some(_alone) = leave("a_stream_gets_through_a_path_that_is_narrower_than_anyone_knew") {
+        for udp in [true, false] {
+            // The SYN is clamped for 1,500 bytes, so that the first super-packets are too large.
+            let [mut a, b] = tunnel(&Setup { outer_mtu: 1350, udp, ..Setup::default() });
+            stream(&a, &b, "10.2.0.1", 5_000_000);
+            let learnt = a.reports(|report| if let Report::PathMtu { mtu, .. } = report { Some(mtu) } else { None });
+            assert_eq!(learnt, [1350]);
+            let traffic = &a.snapshot().sas[&SaId(1)];
+            assert!(traffic.too_big_sent > 0, "{traffic:?}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_of_all_sizes_arrive_whole_and_in_order() {
+    if let Some(_alone) = leave("datagrams_of_all_sizes_arrive_whole_and_in_order") {
+        // What does not fit is cut by the host itself.
+        let [a, b] = tunnel(&Setup { suite: CBC, inner_mtu: 1422, ..Setup::default() });
+        for (from, to) in [("10.1.0.1:0", "10.2.0.1:7000"), ("[fd01::1]:0", "[fd02::1]:7000")] {
+            let receiver = b.namespace.run(|| UdpSocket::bind(to).unwrap()).unwrap();
+            let sender = a.namespace.run(|| UdpSocket::bind(from).unwrap()).unwrap();
+            receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            // Runs of equal sizes, which are joined, among others.
+            let len_of = |nth: usize| if nth % 40 < 25 { 200 } else { 1 + nth * 37 % 3000 };
+            let mut bytes = vec![0; 4000];
+            for batch in (0..4000).step_by(50) {
+                for nth in batch..batch + 50 {
+                    sender.send_to(&pattern(nth, len_of(nth)), to).unwrap();
+                }
+                for nth in batch..batch + 50 {
+                    let len = receiver.recv(&mut bytes).unwrap();
+                    assert!(bytes[..len] == pattern(nth, len_of(nth)), "datagram {nth}");
+                }
+            }
+        }
+    }
 }
 
 /// Not a verdict: the figures of this machine, for whoever reads the log. One stream with each suite.
