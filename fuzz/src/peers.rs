@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base::Secret;
 use base::algorithm::{Encryption, Group, Integrity, Prf};
-use model::{Address, Child, Connection, Dpd, DpdAction, EspProposal, IkeProposal, Selector, Start, Version, Versions};
+use model::{
+    Address, Child, Connection, Dpd, DpdAction, EspProposal, IkeProposal, Lifetime, Selector, Start, Version, Versions,
+};
 
 /// Our address where we are one gateway among others.
 pub const OURS: &str = "203.0.113.2";
@@ -51,6 +53,13 @@ pub fn connection(version: Version, local: &str, remote: Option<&str>) -> Connec
     let [ours, theirs] = nets.map(|net| vec![Selector::net(net.parse().expect("it is a net"))]);
     (child.local, child.remote) = (ours, theirs);
     child.start = Start::Wait;
+    // IKEv1 deletes without being told that it was heard: what one end has alone lasts until it is rekeyed.
+    child.lifetime = Lifetime {
+        time: Duration::from_secs(600),
+        margin: Duration::from_secs(60),
+        fuzz_percent: 100,
+        ..Lifetime::default()
+    };
     connection.children = vec![child];
     connection
 }
