@@ -1,3 +1,5 @@
+//! Joining flows again: what comes out is what went in, or the packets themselves.
+
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
