@@ -209,3 +209,14 @@ fn in_a_large_file_each_connection_has_its_own_key() {
         );
     }
 }
+
+#[test]
+fn a_connection_of_ikev1_that_names_no_proposal_gets_some_that_ikev1_can_say() {
+    let toml = "[connection.a]\nversion = \"ikev1\"\nremote = \"192.0.2.9\"\npsk = \"key\"\n\
+                [connection.a.child.a]\nlocal = \"10.1.0.0/16\"\nremote = \"10.2.0.0/16\"\n";
+    let files = MemoryFiles::new().with("a.toml", toml.to_owned());
+    let reading = dialects::read("a.toml", &files).unwrap_or_else(|errors| panic!("{errors}"));
+    let connection = &reading.config.connections[0];
+    assert!(connection.ike.iter().flat_map(|p| &p.encryption).all(|e| e.v1_phase1_id().is_some()));
+    assert!(connection.children[0].esp.iter().flat_map(|p| &p.encryption).all(|e| e.v1_esp_id().is_some()));
+}

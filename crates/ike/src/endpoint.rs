@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Deadline, Instant, Machine, Random};
-use model::{Connection, Start, Tries, Uniqueness, Version};
+use model::{Connection, Identity, Start, Tries, Uniqueness, Version};
 use sa::{SaChange, SaId};
 
 use crate::context::{Again, Context, Ends, Numbers, Signal};
@@ -51,6 +51,8 @@ pub struct Endpoint {
     by_first_message: HashMap<(u64, SocketAddr), Key>,
     by_child: HashMap<SaId, Key>,
     by_peer: BTreeMap<PeerId, BTreeSet<Key>>,
+    /// Sessions that came up, by who the peer proved to be: one connection may take thousands of strangers.
+    by_identity: BTreeMap<(PeerId, Arc<Identity>), Vec<Key>>,
     /// Sessions that a stranger began and has not proved itself in, oldest first.
     half_open: BTreeSet<Key>,
     deadlines: BTreeSet<(Instant, Due)>,
@@ -98,6 +100,8 @@ struct Slot {
     local_spi: u64,
     /// The peer that it serves; none while that is not known, or when it only lives until it is deleted.
     peer: Option<PeerId>,
+    /// Who that peer proved to be.
+    identity: Option<Arc<Identity>>,
     is_redundant: bool,
 }
 
@@ -134,6 +138,7 @@ impl Endpoint {
             by_first_message: HashMap::new(),
             by_child: HashMap::new(),
             by_peer: BTreeMap::new(),
+            by_identity: BTreeMap::new(),
             half_open: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             pending: VecDeque::new(),
@@ -367,12 +372,22 @@ impl Endpoint {
         self.by_child.extend(session.child_ids().into_iter().map(|id| (id, key)));
         self.sessions.insert(
             key,
-            Slot { session, deadline: None, first_message, began_at: now, local_spi, peer, is_redundant: false },
+            Slot {
+                session,
+                deadline: None,
+                first_message,
+                began_at: now,
+                local_spi,
+                peer,
+                identity: None,
+                is_redundant: false,
+            },
         );
         key
     }
 
     fn remove(&mut self, key: Key) {
+        self.forget_identity(key);
         let Some(slot) = self.sessions.remove(&key) else { return };
         self.by_spi.remove(&slot.local_spi);
         if let Some(first) = slot.first_message {
@@ -397,8 +412,8 @@ impl Endpoint {
     fn with(&mut self, key: Key, now: Instant, act: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let outputs = self.core.outputs.len();
         let peer = self.sessions.get(&key).and_then(|slot| slot.peer);
-        let first_contact =
-            peer.is_some_and(|id| !self.sessions_of(id).into_iter().any(|k| k != key && self.is_established(k)));
+        let others = peer.and_then(|id| self.by_peer.get(&id)).into_iter().flatten().filter(|other| **other != key);
+        let first_contact = peer.is_some() && !others.copied().any(|other| self.is_established(other));
         let Some(slot) = self.sessions.get_mut(&key) else { return };
         act(&mut slot.session, &mut self.core.context(self.half_open.len(), first_contact, now));
         self.settle(key, outputs, now);
@@ -440,13 +455,44 @@ impl Endpoint {
             slot.deadline = deadline;
         }
         let (old_peer, peer) = (slot.peer, if slot.is_redundant { None } else { slot.session.peer() });
+        let is_up = matches!(slot.session.state(), IkeState::Established | IkeState::Rekeying);
+        let is_identified = slot.identity.is_some();
         if old_peer != peer {
-            slot.peer = peer;
-            if let Some(keys) = old_peer.and_then(|peer| self.by_peer.get_mut(&peer)) {
-                keys.remove(&key);
-            }
-            if let Some(peer) = peer {
-                self.by_peer.entry(peer).or_default().insert(key);
+            self.forget_identity(key);
+            self.move_to_peer(key, peer);
+        }
+        if is_up && (old_peer != peer || !is_identified) {
+            self.note_identity(key);
+        }
+    }
+
+    fn move_to_peer(&mut self, key: Key, peer: Option<PeerId>) {
+        let Some(slot) = self.sessions.get_mut(&key) else { return };
+        let old_peer = std::mem::replace(&mut slot.peer, peer);
+        if let Some(keys) = old_peer.and_then(|peer| self.by_peer.get_mut(&peer)) {
+            keys.remove(&key);
+        }
+        if let Some(peer) = peer {
+            self.by_peer.entry(peer).or_default().insert(key);
+        }
+    }
+
+    fn note_identity(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(&key) else { return };
+        let identity = slot.session.view().remote_id.map(Arc::new);
+        if let Some(place) = slot.peer.zip(identity.clone()) {
+            self.by_identity.entry(place).or_default().push(key);
+            slot.identity = identity;
+        }
+    }
+
+    fn forget_identity(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(&key) else { return };
+        let Some(place) = slot.peer.zip(slot.identity.take()) else { return };
+        if let Some(keys) = self.by_identity.get_mut(&place) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_identity.remove(&place);
             }
         }
     }
@@ -497,8 +543,9 @@ impl Endpoint {
         if twins.is_empty() {
             return;
         }
-        if let Some(winner) = self.winner(id) {
-            for loser in twins.into_iter().chain([key]).filter(|loser| *loser != winner) {
+        let all: Vec<Key> = twins.into_iter().chain([key]).collect();
+        if let Some(winner) = self.winner(&all) {
+            for loser in all.into_iter().filter(|loser| *loser != winner) {
                 self.move_children(loser, winner, now);
             }
         }
@@ -554,10 +601,10 @@ impl Endpoint {
 
     /// Other established sessions of this peer that proved the same identity.
     fn twins(&self, key: Key, id: PeerId) -> Vec<Key> {
-        let remote_id = |key: &Key| self.sessions.get(key).and_then(|slot| slot.session.view().remote_id);
-        let own = remote_id(&key);
-        let others = self.sessions_of(id).into_iter().filter(|other| *other != key);
-        others.filter(|other| self.is_established(*other) && remote_id(other) == own).collect()
+        let identity = self.sessions.get(&key).and_then(|slot| slot.identity.clone());
+        let all = identity.and_then(|identity| self.by_identity.get(&(id, identity)));
+        let others = all.into_iter().flatten().copied().filter(|other| *other != key);
+        others.filter(|other| self.is_established(*other)).collect()
     }
 
     /// Whether `old` was up before `new` began. INITIAL_CONTACT speaks of such alone: one that came up while the message
@@ -587,22 +634,28 @@ impl Endpoint {
         }
     }
 
-    /// Of several IKE SAs with the same peer one lives on.
+    /// Of several IKE SAs with the same peer one lives on. Strangers that share a connection are not the same peer.
     fn settle_duplicates(&mut self, id: PeerId, now: Instant) {
-        let Some(winner) = self.winner(id) else { return };
-        for loser in self.twins(winner, id) {
-            self.move_children(loser, winner, now);
-            self.with(loser, now, |session, ctx| session.close(CloseReason::Replaced, ctx));
+        let all = self.by_identity.range((id, Arc::new(Identity::Any))..).take_while(|((peer, _), _)| *peer == id);
+        let duplicates: Vec<Vec<Key>> = all.filter(|(_, keys)| keys.len() > 1).map(|(_, keys)| keys.clone()).collect();
+        for keys in duplicates {
+            let Some(winner) = self.winner(&keys) else { continue };
+            for loser in self.twins(winner, id) {
+                self.move_children(loser, winner, now);
+                self.with(loser, now, |session, ctx| session.close(CloseReason::Replaced, ctx));
+            }
         }
-        self.begin(id, now);
+        if self.established_session(id).is_some() {
+            self.begin(id, now);
+        }
     }
 
-    /// The IKE SA that lives on: the newest. But where each end began one at about the same time, each may see the
+    /// Of these, the IKE SA that lives on: the newest. But where each end began one at about the same time, each may see the
     /// other's come last; then the one with the lower initiator SPI wins, which both ends know.
-    fn winner(&self, id: PeerId) -> Option<Key> {
-        let mut views: Vec<_> = self
-            .sessions_of(id)
-            .into_iter()
+    fn winner(&self, keys: &[Key]) -> Option<Key> {
+        let mut views: Vec<_> = keys
+            .iter()
+            .copied()
             .filter(|key| self.is_established(*key))
             .filter_map(|key| Some((key, self.sessions.get(&key)?.session.view())))
             .collect();
@@ -684,14 +737,14 @@ impl Endpoint {
 
     /// The newest established session of a peer.
     fn established_session(&self, id: PeerId) -> Option<Key> {
-        self.sessions_of(id).into_iter().rev().find(|key| self.is_established(*key))
+        self.by_peer.get(&id)?.iter().rev().copied().find(|key| self.is_established(*key))
     }
 
     /// The newest session that we are negotiating with a peer.
     fn connecting_session(&self, id: PeerId) -> Option<Key> {
         let is_ours = |key: &Key| self.sessions.get(key).is_some_and(|slot| slot.session.is_initiator());
         let connecting = |key: &Key| self.state_of(*key) == Some(IkeState::Connecting);
-        self.sessions_of(id).into_iter().rev().find(|key| is_ours(key) && connecting(key))
+        self.by_peer.get(&id)?.iter().rev().copied().find(|key| is_ours(key) && connecting(key))
     }
 
     /// The session that a child can be asked of.

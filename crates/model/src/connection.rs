@@ -123,6 +123,13 @@ pub enum Versions {
     },
 }
 
+impl Default for Versions {
+    /// Both, beginning with IKEv2.
+    fn default() -> Self {
+        Self::Both { initiate: Version::V2 }
+    }
+}
+
 impl Versions {
     /// The version to initiate with.
     pub const fn initiate(self) -> Version {
@@ -312,14 +319,15 @@ pub enum DfPolicy {
 impl Connection {
     /// A connection with every default, to be completed by a reader or a test.
     pub fn named(name: impl Into<String>) -> Self {
+        let versions = Versions::default();
         let any = || Side { address: Address::Any, port: None, id: None };
         Self {
             name: name.into(),
-            versions: Versions::Both { initiate: Version::V2 },
+            versions,
             local: any(),
             remote: any(),
             psk: Vec::new(),
-            ike: IkeProposal::defaults(),
+            ike: IkeProposal::defaults(versions),
             ike_lifetime: IkeLifetime::default(),
             dpd: None,
             encapsulation: Encapsulation::default(),
@@ -359,7 +367,7 @@ impl Child {
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            esp: EspProposal::defaults(),
+            esp: EspProposal::defaults(Versions::default()),
             local: Vec::new(),
             remote: Vec::new(),
             lifetime: Lifetime::default(),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use base::algorithm::{Encryption, Group, Integrity, Prf};
 
+use crate::{Version, Versions};
+
 /// A phase 1 proposal: any one of each kind may be chosen. In IKEv1 each combination is a transform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkeProposal {
@@ -31,8 +33,25 @@ pub struct EspProposal {
 }
 
 impl IkeProposal {
-    /// What is offered where a connection names nothing: nothing weak.
-    pub fn defaults() -> Vec<Self> {
+    /// What is offered where a connection of these versions names nothing: nothing weak. In IKEv1 each combination is a
+    /// transform of its own and all of them have to fit into one packet, so the list is cut to what its peers are likely
+    /// to take.
+    pub fn defaults(versions: Versions) -> Vec<Self> {
+        let mut defaults = Self::v2_defaults();
+        if versions == Versions::Only(Version::V1) {
+            defaults.retain(|proposal| !proposal.encryption.iter().any(|e| e.is_aead()));
+        }
+        if versions.initiate() == Version::V1 {
+            for proposal in &mut defaults {
+                proposal.integrity.truncate(1);
+                proposal.prf.truncate(1);
+                proposal.groups.retain(|group| matches!(group, Group::Modp2048 | Group::Modp3072 | Group::Ecp256));
+            }
+        }
+        defaults
+    }
+
+    fn v2_defaults() -> Vec<Self> {
         let groups = vec![
             Group::Curve25519,
             Group::Ecp256,
@@ -72,8 +91,17 @@ impl IkeProposal {
 }
 
 impl EspProposal {
-    /// What is offered where a connection names nothing: nothing weak.
-    pub fn defaults() -> Vec<Self> {
+    /// What is offered where a connection of these versions names nothing: nothing weak. IKEv1 has no number for
+    /// ChaCha20-Poly1305.
+    pub fn defaults(versions: Versions) -> Vec<Self> {
+        let mut defaults = Self::v2_defaults();
+        if versions == Versions::Only(Version::V1) {
+            defaults.iter_mut().for_each(|proposal| proposal.encryption.retain(|e| e.v1_esp_id().is_some()));
+        }
+        defaults
+    }
+
+    fn v2_defaults() -> Vec<Self> {
         vec![
             Self {
                 encryption: vec![Encryption::Aes128Gcm, Encryption::Aes256Gcm, Encryption::ChaCha20Poly1305],
@@ -162,9 +190,27 @@ mod tests {
         assert_eq!(gcm.to_string(), "aes256gcm16-prfsha384-modp1024");
     }
 
+    const ALL: [Versions; 4] = [
+        Versions::Only(Version::V1),
+        Versions::Only(Version::V2),
+        Versions::Both { initiate: Version::V1 },
+        Versions::Both { initiate: Version::V2 },
+    ];
+
     #[test]
     fn no_default_is_weak() {
-        assert!(IkeProposal::defaults().iter().all(|p| p.weak().is_empty()));
-        assert!(EspProposal::defaults().iter().all(|p| p.weak().is_empty()));
+        for versions in ALL {
+            assert!(IkeProposal::defaults(versions).iter().all(|p| p.weak().is_empty()));
+            assert!(EspProposal::defaults(versions).iter().all(|p| p.weak().is_empty()));
+        }
+    }
+
+    #[test]
+    fn every_default_of_ikev1_can_be_said_in_it() {
+        let v1 = Versions::Only(Version::V1);
+        let ike = IkeProposal::defaults(v1).into_iter().flat_map(|p| p.encryption).collect::<Vec<_>>();
+        let esp = EspProposal::defaults(v1).into_iter().flat_map(|p| p.encryption).collect::<Vec<_>>();
+        assert!(!ike.is_empty() && ike.iter().all(|e| e.v1_phase1_id().is_some()));
+        assert!(!esp.is_empty() && esp.iter().all(|e| e.v1_esp_id().is_some()));
     }
 }

@@ -287,7 +287,7 @@ impl<'a> Builder<'a> {
     }
 
     fn ike(&mut self, versions: Versions) -> Vec<IkeProposal> {
-        let defaults = || ike_defaults(versions).into_iter();
+        let defaults = || IkeProposal::defaults(versions).into_iter();
         let Some(setting) = self.conn.get("ike") else { return defaults().collect() };
         match proposal::ike(&setting.value, &self.habits()) {
             Ok(list) => {
@@ -311,14 +311,14 @@ impl<'a> Builder<'a> {
         let setting = self.conn.get("esp");
         let list = setting.map(|setting| (setting, proposal::esp(&setting.value, &self.habits())));
         let mut proposals = match list {
-            None => esp_defaults(connection.versions),
+            None => EspProposal::defaults(connection.versions),
             Some((_, Ok(list))) => {
                 let mut proposals = list.proposals;
                 if !self.is_libreswan() && !list.strict {
                     // IKEv1 makes one key exchange for all proposals of phase 2 (RFC 2409 §5.5), so the defaults
                     // behind the list go with its group.
                     let groups = proposals.first().filter(|_| v1).map(|p| p.groups.clone()).unwrap_or_default();
-                    let defaults = esp_defaults(connection.versions).into_iter();
+                    let defaults = EspProposal::defaults(connection.versions).into_iter();
                     let more = defaults.map(|p| EspProposal { groups: groups.clone(), ..p });
                     let more: Vec<_> = more.filter(|p| !proposals.contains(p)).collect();
                     proposals.extend(more);
@@ -327,7 +327,7 @@ impl<'a> Builder<'a> {
             }
             Some((setting, Err(error))) => {
                 self.proposal_fault(setting, error);
-                esp_defaults(connection.versions)
+                EspProposal::defaults(connection.versions)
             }
         };
         if self.is_libreswan() {
@@ -624,32 +624,6 @@ impl<'a> Builder<'a> {
         set(Of::LocalSelector, side(own, "subnet").or(side(own, "subnets")));
         set(Of::RemoteSelector, side(own.other(), "subnet").or(side(own.other(), "subnets")));
     }
-}
-
-/// What is offered in phase 1 where a file names nothing. In IKEv1 each combination is a transform of its own and all
-/// of them have to fit into one packet, so the list is cut to what its peers are likely to take.
-fn ike_defaults(versions: Versions) -> Vec<IkeProposal> {
-    let mut defaults = IkeProposal::defaults();
-    if versions == Versions::Only(Version::V1) {
-        defaults.retain(|proposal| !proposal.encryption.iter().any(|e| e.is_aead()));
-    }
-    if versions.initiate() == Version::V1 {
-        for proposal in &mut defaults {
-            proposal.integrity.truncate(1);
-            proposal.prf.truncate(1);
-            proposal.groups.retain(|group| matches!(group, Group::Modp2048 | Group::Modp3072 | Group::Ecp256));
-        }
-    }
-    defaults
-}
-
-/// What is offered in phase 2 where a file names nothing; IKEv1 has no number for ChaCha20-Poly1305.
-fn esp_defaults(versions: Versions) -> Vec<EspProposal> {
-    let mut defaults = EspProposal::defaults();
-    if versions == Versions::Only(Version::V1) {
-        defaults.iter_mut().for_each(|proposal| proposal.encryption.retain(|e| e.v1_esp_id().is_some()));
-    }
-    defaults
 }
 
 /// The name of a connection as that of a device: 15 bytes at most, no slash, no blank.

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use base::Secret;
 use model::{
-    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, Identity, IkeLifetime,
-    Lifetime, Routing, Setting, Side, Source, Start, Tries, Uniqueness, Version, Versions,
+    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, EspProposal, GatewayOptions, Identity,
+    IkeLifetime, IkeProposal, Lifetime, Routing, Setting, Side, Source, Start, Tries, Uniqueness, Version, Versions,
 };
 use toml::de::{DeTable, DeValue};
 
@@ -177,6 +177,7 @@ fn connection(entry: Value<'_>, files: &dyn Files) -> Option<Connection> {
     let mut connection = Connection::named(entry.key);
     connection.sources.set(Setting::Connection, entry.key_place().source());
     table.set("version", &mut connection.versions, |value| value.choice(&VERSIONS));
+    connection.ike = IkeProposal::defaults(connection.versions);
     for (key, side) in [("local", &mut connection.local), ("remote", &mut connection.remote)] {
         table.set(key, side, side_of);
     }
@@ -195,7 +196,8 @@ fn connection(entry: Value<'_>, files: &dyn Files) -> Option<Connection> {
     table.set("fragmentation", &mut connection.fragmentation, Value::flag);
     remember(&table, &mut connection);
     if let Some(children) = table.get("child").and_then(Value::table) {
-        connection.children = children.entries().filter_map(|entry| child(entry, &mut connection.sources)).collect();
+        connection.children =
+            children.entries().filter_map(|entry| child(entry, connection.versions, &mut connection.sources)).collect();
     }
     Some(connection)
 }
@@ -413,9 +415,10 @@ fn tries(value: Value<'_>) -> Option<Tries> {
     value.number(1..u32::MAX.into()).map(Tries::Times)
 }
 
-fn child(entry: Value<'_>, sources: &mut model::Sources) -> Option<Child> {
+fn child(entry: Value<'_>, versions: Versions, sources: &mut model::Sources) -> Option<Child> {
     let table = entry.table()?.knowing(CHILD);
     let mut child = Child::named(entry.key);
+    child.esp = EspProposal::defaults(versions);
     let selectors = |value| list(value, |item: Value<'_>| item.parsed(parse_selector));
     table.set("local", &mut child.local, selectors);
     table.set("remote", &mut child.remote, selectors);

@@ -129,7 +129,7 @@ fn connection(out: &mut Out, connection: &Connection, secrets: bool) {
             out.line("# psk = …  (left out: a secret)");
         }
     }
-    out.set("ike", &connection.ike, &IkeProposal::defaults(), |list| array(list, shown));
+    out.set("ike", &connection.ike, &IkeProposal::defaults(connection.versions), |list| array(list, shown));
     out.set("ike-lifetime", &connection.ike_lifetime, &IkeLifetime::default(), ike_lifetime);
     out.set("dpd", &connection.dpd, &None, |dpd| {
         dpd.map_or_else(String::new, |dpd| {
@@ -145,7 +145,7 @@ fn connection(out: &mut Out, connection: &Connection, secrets: bool) {
     out.set("uniqueness", &connection.uniqueness, &default.uniqueness, |u| word(&UNIQUENESSES, u));
     out.set("fragmentation", &connection.fragmentation, &true, bool::to_string);
     for one in &connection.children {
-        child(out, &connection.name, one);
+        child(out, connection, one);
     }
 }
 
@@ -212,13 +212,13 @@ fn lifetime(life: &Lifetime) -> String {
     text + " }"
 }
 
-fn child(out: &mut Out, connection: &str, child: &Child) {
+fn child(out: &mut Out, connection: &Connection, child: &Child) {
     let default = Child::named("");
-    let path = ["connection", connection, "child", &child.name];
+    let path = ["connection", &connection.name, "child", &child.name];
     out.table(&path);
     out.set("local", &child.local, &default.local, |list| array(list, shown));
     out.set("remote", &child.remote, &default.remote, |list| array(list, shown));
-    out.set("esp", &child.esp, &EspProposal::defaults(), |list| array(list, shown));
+    out.set("esp", &child.esp, &EspProposal::defaults(connection.versions), |list| array(list, shown));
     out.set("lifetime", &child.lifetime, &default.lifetime, lifetime);
     out.set("start", &child.start, &default.start, |start| word(&STARTS, start));
     out.set("replay-window", &child.replay_window, &default.replay_window, u32::to_string);

@@ -282,7 +282,10 @@ mod tests {
 
     #[test]
     fn pfs_is_taken_where_both_want_it_and_refused_where_one_does() {
-        let esp = |groups: &[Group]| EspProposal { groups: groups.to_vec(), ..EspProposal::defaults()[0].clone() };
+        let esp = |groups: &[Group]| EspProposal {
+            groups: groups.to_vec(),
+            ..EspProposal::defaults(model::Versions::default())[0].clone()
+        };
         let choose = |ours: &[Group], theirs: &[Group]| {
             let theirs = [esp(theirs)];
             choose_esp(&[esp(ours)], &offer_esp(&theirs, &[1, 2, 3, 4], true), true, None).map(|c| c.suite.pfs)

@@ -1,3 +1,5 @@
+//! Whatever goes into a message comes out of it, and whatever comes in is refused or read, never worse.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
