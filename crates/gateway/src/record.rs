@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base::Instant;
 use ike::Failure;
-use model::{Connection, Start};
+use model::{Child, Connection, Start};
 use sa::{ChildSuite, Path, SaId};
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +136,13 @@ impl Record {
 
     /// Suite and path of the newest SA of each child.
     pub(crate) fn newest_sas(&self) -> BTreeMap<Arc<str>, (ChildSuite, Path)> {
-        self.sas.iter().map(|((child, _), sa)| (child.clone(), (sa.suite, sa.path))).collect()
+        // A connection that takes any peer has thousands of them: they are not all looked at.
+        let newest = |child: &Child| {
+            let name: Arc<str> = child.name.as_str().into();
+            let all = (name.clone(), SaId(u64::MIN))..=(name, SaId(u64::MAX));
+            self.sas.range(all).next_back().map(|((name, _), sa)| (name.clone(), (sa.suite, sa.path)))
+        };
+        self.connection.children.iter().filter_map(newest).collect()
     }
 }
 
