@@ -55,6 +55,8 @@ pub enum Encapsulation {
     Auto,
     /// As IP protocol 50; needs a path without NAT.
     Plain,
+    /// In UDP, whatever the path.
+    Udp,
 }
 
 /// What phase 1 uses.

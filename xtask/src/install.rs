@@ -22,6 +22,7 @@ const PEERS: &[(&str, &str)] = &[
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/iperf3", "iperf3"),
+    ("/usr/sbin/ethtool", "ethtool"),
     ("/usr/bin/busybox", "busybox-static"),
     ("/usr/bin/dpkg-deb", "dpkg"),
 ];

@@ -200,7 +200,8 @@ impl<'a> Generator<'a> {
             while let Ok(count @ 1..) = socket.recv_batch(&mut self.batch) {
                 let now = self.clock.now();
                 for (arrival, bytes) in self.batch.iter() {
-                    let port = if std::ptr::eq(socket, &self.sockets[1]) { self.load.ports.natt } else { self.load.ports.ike };
+                    let port =
+                        if std::ptr::eq(socket, &self.sockets[1]) { self.load.ports.natt } else { self.load.ports.ike };
                     let local = SocketAddr::new(self.load.local, port);
                     self.endpoint.handle_datagram(local, arrival.remote, bytes, now);
                 }

@@ -19,13 +19,11 @@ use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
 use crate::peer::{Interface, Peer, PeerKind, Place, Plan};
 use crate::shell::{Process, Shell, installed};
-use crate::spec::{
-    ConnectionSpec, Dpd, Encapsulation, End, EspProposal, IkeProposal, Lifetime, Start, Version,
-};
+use crate::spec::{ConnectionSpec, Dpd, Encapsulation, End, EspProposal, IkeProposal, Lifetime, Start, Version};
 
 /// Seconds of a TCP stream, and of a stream of small packets.
-const STREAM: u32 = 3;
-const FLOOD: u32 = 2;
+const STREAM: u32 = 2;
+const FLOOD: u32 = 1;
 /// What makes an IP packet of 64 bytes.
 const SMALL: u32 = 64 - 20 - 8;
 
@@ -40,6 +38,8 @@ pub struct Data {
     pub esp: String,
     /// Both gateways are of this make.
     pub gateways: PeerKind,
+    /// How ESP travels: strongSwan's in user space only in UDP.
+    pub encapsulation: Encapsulation,
     /// Whether the wire between the gateways takes UDP segmentation.
     pub wire_offloads: bool,
     /// One TCP stream, megabits a second at the receiver.
@@ -54,11 +54,58 @@ pub struct Data {
     pub ping_p50_ms: Spread,
 }
 
+#[derive(Clone, Copy)]
+struct Case {
+    esp: EspProposal,
+    encapsulation: Encapsulation,
+    wire_offloads: bool,
+}
+
+impl Case {
+    const GCM: Self = Self {
+        esp: EspProposal { encryption: Encryption::Aes128Gcm, integrity: None, group: None, esn: false },
+        encapsulation: Encapsulation::Udp,
+        wire_offloads: true,
+    };
+    const CBC: Self = Self {
+        esp: EspProposal {
+            encryption: Encryption::Aes128Cbc,
+            integrity: Some(Integrity::Sha1),
+            group: None,
+            esn: false,
+        },
+        ..Self::GCM
+    };
+    const PLAIN: Self = Self { encapsulation: Encapsulation::Plain, ..Self::GCM };
+    const POOR_WIRE: Self = Self { wire_offloads: false, ..Self::GCM };
+
+    fn shown(self) -> String {
+        label(&self.esp.to_string(), self.encapsulation, self.wire_offloads)
+    }
+}
+
+fn label(esp: &str, encapsulation: Encapsulation, wire_offloads: bool) -> String {
+    let how = if encapsulation == Encapsulation::Plain { "plain" } else { "in UDP" };
+    format!("{esp} {how}{}", if wire_offloads { "" } else { ", poor wire" })
+}
+
+impl Data {
+    /// What was measured, in short; a poor wire is one without UDP segmentation.
+    pub fn case(&self) -> String {
+        label(&self.esp, self.encapsulation, self.wire_offloads)
+    }
+
+    /// Whether strongSwan's figure is what this one stands beside. Its plain ESP is in the kernel: what is plain here
+    /// stands beside its ESP in UDP.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.esp == other.esp && self.wire_offloads == other.wire_offloads && other.gateways == PeerKind::Strongswan
+    }
+}
+
 /// A tunnel that is up.
 struct Tunnel {
+    case: Case,
     kind: PeerKind,
-    esp: EspProposal,
-    wire_offloads: bool,
     // Processes go before the namespaces that they run in.
     _server: Process,
     _gateways: [Box<dyn Peer>; 2],
@@ -82,18 +129,16 @@ pub(super) fn measure(rounds: u32, shell: &Shell) -> Result<Vec<Data>> {
     if !installed("iperf3") {
         return Err(Error::Missing { what: "the program iperf3".into(), install: "apt-get install iperf3".into() });
     }
-    let gcm = EspProposal { encryption: Encryption::Aes128Gcm, integrity: None, group: None, esn: false };
-    let cbc = EspProposal { encryption: Encryption::Aes128Cbc, integrity: Some(Integrity::Sha1), ..gcm };
-    let mut cases = vec![(gcm, true), (cbc, true)];
+    let mut cases = vec![Case::GCM, Case::PLAIN, Case::CBC];
     if installed("ethtool") {
-        cases.push((gcm, false));
+        cases.push(Case::POOR_WIRE);
     } else {
         shell.say("  ethtool is not installed: the wire without UDP segmentation is left out");
     }
     let mut tunnels = Vec::new();
-    for (esp, wire_offloads) in cases {
-        for kind in BOTH {
-            tunnels.push(Tunnel::build(kind, esp, wire_offloads, shell)?);
+    for case in cases {
+        for kind in BOTH.into_iter().filter(|kind| kind.refuses(case.encapsulation, false).is_none()) {
+            tunnels.push(Tunnel::build(kind, case, shell)?);
         }
     }
     for round in 1..=rounds {
@@ -101,9 +146,8 @@ pub(super) fn measure(rounds: u32, shell: &Shell) -> Result<Vec<Data>> {
             tunnel.run_once()?;
             let last = |values: &[f64]| values.last().copied().unwrap_or_default();
             shell.say(&format!(
-                "  {}{}, round {round}: {} {:.0} Mbit/s, {:.2} CPU s/GB, {:.0} small packets a second, ping {:.3} ms",
-                tunnel.esp,
-                if tunnel.wire_offloads { "" } else { " (wire without offloads)" },
+                "  {}, round {round}: {} {:.0} Mbit/s, {:.2} CPU s/GB, {:.0} small packets a second, ping {:.3} ms",
+                tunnel.case.shown(),
                 tunnel.kind,
                 last(&tunnel.found.tcp_mbit),
                 last(&tunnel.found.cpu_per_gb),
@@ -116,10 +160,10 @@ pub(super) fn measure(rounds: u32, shell: &Shell) -> Result<Vec<Data>> {
 }
 
 impl Tunnel {
-    fn build(kind: PeerKind, esp: EspProposal, wire_offloads: bool, shell: &Shell) -> Result<Self> {
+    fn build(kind: PeerKind, case: Case, shell: &Shell) -> Result<Self> {
         let lab = Lab::new(shell)?;
         let (places, hosts) = ground(&lab)?;
-        if !wire_offloads {
+        if !case.wire_offloads {
             for place in &places {
                 place.node.run(&["ethtool", "-K", "outside", "tx-udp-segmentation", "off"])?;
             }
@@ -127,7 +171,7 @@ impl Tunnel {
         let mut gateways = Vec::new();
         for (own, place) in places.iter().enumerate() {
             place.settle(kind)?;
-            let mut gateway = kind.build(&lab, place, Plan { spec: spec(own, esp), files: None })?;
+            let mut gateway = kind.build(&lab, place, Plan { spec: spec(own, case), files: None })?;
             gateway.start()?;
             gateways.push(gateway);
         }
@@ -147,7 +191,7 @@ impl Tunnel {
             pids.extend(text.split_whitespace().filter_map(|word| word.parse::<u32>().ok()));
         }
         let found = Found::default();
-        Ok(Self { kind, esp, wire_offloads, _server: server, _gateways: gateways, pids, hosts, found, _lab: lab })
+        Ok(Self { case, kind, _server: server, _gateways: gateways, pids, hosts, found, _lab: lab })
     }
 
     fn run_once(&mut self) -> Result<()> {
@@ -185,7 +229,7 @@ impl Tunnel {
         match said["error"].as_str() {
             None if output.ok => Ok(said),
             why => Err(Error::Command {
-                line: format!("iperf3 through {} with {}", self.kind, self.esp),
+                line: format!("iperf3 through {} with {}", self.kind, self.case.shown()),
                 said: why.unwrap_or(&output.stderr).to_owned(),
             }),
         }
@@ -193,9 +237,10 @@ impl Tunnel {
 
     fn data(self) -> Data {
         Data {
-            esp: self.esp.to_string(),
+            esp: self.case.esp.to_string(),
             gateways: self.kind,
-            wire_offloads: self.wire_offloads,
+            encapsulation: self.case.encapsulation,
+            wire_offloads: self.case.wire_offloads,
             tcp_mbit: Spread::of(self.found.tcp_mbit),
             cpu_per_gb: Spread::of(self.found.cpu_per_gb),
             small_per_second: Spread::of(self.found.small_per_second),
@@ -227,7 +272,7 @@ fn ground(lab: &Lab) -> Result<([Place; 2], [Node; 2])> {
     Ok(([place(0, a), place(1, b)], hosts))
 }
 
-fn spec(own: usize, esp: EspProposal) -> ConnectionSpec {
+fn spec(own: usize, case: Case) -> ConnectionSpec {
     let end = |of: usize| End {
         address: OUTSIDE[of],
         id: OUTSIDE[of],
@@ -240,12 +285,12 @@ fn spec(own: usize, esp: EspProposal) -> ConnectionSpec {
         remote: end(1 - own),
         psk: "measured, not secret".into(),
         ike: IkeProposal { encryption: Encryption::Aes128Gcm, integrity: None, prf: Prf::Sha256, group: Group::Ecp256 },
-        esp,
+        esp: case.esp,
         ike_lifetime: Lifetime::seconds(28_800, 540),
         child_lifetime: Lifetime::seconds(28_800, 540),
         dpd: Some(Dpd { delay: Duration::from_secs(30), timeout: Duration::from_secs(120) }),
         start: Start::Wait,
-        encapsulation: Encapsulation::Auto,
+        encapsulation: case.encapsulation,
     }
 }
 

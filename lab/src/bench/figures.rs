@@ -124,18 +124,12 @@ impl Report {
             let what = format!("idle with {} tunnels, per cent of a core", idle.tunnels);
             goals.push(Goal::at_most(what, 2.0, " %", idle.cpu_percent));
         }
-        for pair in self.data.chunks_exact(2) {
-            let [own, other] = pair else { continue };
-            let what = format!("one TCP stream, {}{}, beside strongSwan", own.esp, own.wire());
+        for own in self.data.iter().filter(|data| data.gateways == PeerKind::Simplon) {
+            let Some(other) = self.data.iter().find(|other| own.is_beside(other)) else { continue };
+            let what = format!("one TCP stream, {}, beside strongSwan", own.case());
             goals.push(Goal::at_least(what, 1.0, " times", ratio(own.tcp_mbit, other.tcp_mbit)));
         }
         goals
-    }
-}
-
-impl Data {
-    fn wire(&self) -> &'static str {
-        if self.wire_offloads { "" } else { ", wire without offloads" }
     }
 }
 
@@ -183,7 +177,7 @@ impl fmt::Display for Report {
             let heading = ["DATA", "GATEWAYS", "TCP MBIT/S", "CPU S/GB", "64 B PACKETS/S", "LOST %", "PING P50 MS"];
             let rows = self.data.iter().map(|row| {
                 vec![
-                    format!("{}{}", row.esp, row.wire()),
+                    row.case(),
                     row.gateways.to_string(),
                     row.tcp_mbit.shown(0),
                     row.cpu_per_gb.shown(2),
@@ -247,6 +241,9 @@ mod tests {
         let reached: Vec<bool> = report.goals.iter().map(|goal| goal.reached).collect();
         assert_eq!(reached, [false, true, true, true]);
         let text = report.to_string();
-        assert!(text.contains("3000 (3000-3000)") && text.contains("MISSED") && text.contains("at least 2.5 times"), "{text}");
+        assert!(
+            text.contains("3000 (3000-3000)") && text.contains("MISSED") && text.contains("at least 2.5 times"),
+            "{text}"
+        );
     }
 }

@@ -6,10 +6,10 @@
 
 use serde::Serialize;
 
+use crate::bench::BOTH;
 use crate::bench::figures::Spread;
 use crate::bench::process::cpu_seconds;
 use crate::bench::responder::{Ground, Negotiation};
-use crate::bench::BOTH;
 use crate::error::Result;
 use crate::peer::PeerKind;
 use crate::shell::Shell;

@@ -88,7 +88,8 @@ impl Ground {
         let (conf, socket, log) = (dir.join("simplon.toml"), dir.join("socket"), dir.join("log"));
         write_private(&conf, &simplon_toml(what))?;
         let (conf, socket) = (conf.to_string_lossy(), socket.to_string_lossy());
-        let words = ["taskset", "-c", "0", &self.program, "gateway", "-c", &conf, "--socket", &socket, "--log", "error"];
+        let words =
+            ["taskset", "-c", "0", &self.program, "gateway", "-c", &conf, "--socket", &socket, "--log", "error"];
         let mut process = self.responder.spawn(&words, &[], &log)?;
         // It answers once everything is in place.
         clock::wait_for("simplon's answer", Duration::from_secs(10), || {

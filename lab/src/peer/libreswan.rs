@@ -132,8 +132,10 @@ fn ipsec_conf(spec: &ConnectionSpec) -> String {
         format!("    pfs={}", if spec.esp.group.is_some() { "yes" } else { "no" }),
         format!("    esn={}", if spec.esp.esn { "yes" } else { "no" }),
     ];
-    if spec.encapsulation == Encapsulation::Plain {
-        lines.push("    encapsulation=no".into());
+    match spec.encapsulation {
+        Encapsulation::Auto => {}
+        Encapsulation::Plain => lines.push("    encapsulation=no".into()),
+        Encapsulation::Udp => lines.push("    encapsulation=yes".into()),
     }
     if let Some(dpd) = spec.dpd {
         lines.push(format!("    dpddelay={}", dpd.delay.as_secs()));

@@ -177,6 +177,7 @@ fn simplon_toml(spec: &ConnectionSpec) -> String {
     let encapsulation = match spec.encapsulation {
         Encapsulation::Auto => "auto",
         Encapsulation::Plain => "never",
+        Encapsulation::Udp => "force",
     };
     // Writing to a String does not fail. JSON's strings are TOML's basic strings.
     let _ = write!(

@@ -181,6 +181,7 @@ pub(crate) fn swanctl_conf(spec: &ConnectionSpec) -> String {
     let encap = match spec.encapsulation {
         Encapsulation::Auto => "",
         Encapsulation::Plain => "    encap = no\n",
+        Encapsulation::Udp => "    encap = yes\n",
     };
     let start = match spec.start {
         Start::Wait => "none",
