@@ -1,5 +1,7 @@
 //! Informational exchanges (RFC 2409 §5.7): notifications, deletes and dead peer detection (RFC 3706).
 
+use std::time::Duration;
+
 use base::{Deadline, Instant};
 use model::Dpd;
 use sa::Spi;
@@ -135,6 +137,9 @@ impl Watch {
     }
 }
 
+/// A peer that deletes phase 1 this soon, without a phase 2, has refused us.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 impl Established {
     fn send_info(&self, link: &Link, ends: Ends, payloads: &[(u8, Vec<u8>)], ctx: &mut Context<'_>) {
         let message = sealed(link, &self.keys, &self.last_block, payloads, ctx);
@@ -221,17 +226,25 @@ impl Established {
             self.handle_quick_refused(kind, spi, link, ctx);
             return After::Stays;
         }
-        let claimed = self.local_id.clone();
+        self.tell_refused(link, ctx);
+        self.end(CloseReason::Failed, crate::context::Again::Later, ctx)
+    }
+
+    fn tell_refused(&self, link: &Link, ctx: &mut Context<'_>) {
+        let cause = crate::Cause::PeerRefusedUs { claimed: self.local_id.clone() };
         let connection = ctx.peers.get(self.peer).map(|peer| peer.connection.as_ref());
-        let cause = crate::Cause::PeerRefusedUs { claimed };
         let failure = crate::Failure::new(cause, crate::Side::Theirs, connection);
         ctx.fail(Some(self.peer), link.ends.remote, failure);
-        self.end(CloseReason::Failed, crate::context::Again::Later, ctx)
     }
 
     fn handle_delete_isakmp(&mut self, link: &Link, spis: &[Vec<u8>], ctx: &mut Context<'_>) -> After {
         if !spis.iter().any(|spi| *spi == link.cookies.bytes()) {
             return After::Stays;
+        }
+        // An initiator that dislikes our identity in message 6 may say no more than that: strongSwan does so.
+        let age = ctx.now.saturating_since(self.established_at);
+        if !link.is_initiator && self.children.is_empty() && age < AT_ONCE {
+            self.tell_refused(link, ctx);
         }
         self.note_deleted(ctx)
     }

@@ -154,3 +154,23 @@ fn the_end_that_knows_both_offers_names_the_nearest_match() {
     let (_, _, differences) = right[0].nearest().unwrap();
     assert_eq!(differences, ["group"]);
 }
+
+// left -- main mode -> right, then left -- quick mode -> (lost), left -- DELETE -> right
+#[test]
+fn a_peer_that_deletes_phase_1_right_after_our_identity_has_refused_it() {
+    let mut right = with_sources(connection(Version::V1, RIGHT, LEFT));
+    right.children[0].start = Start::Wait;
+    let mut world = host::world_of(connection(Version::V1, LEFT, RIGHT), right, Link::default(), 32);
+    initiate(&mut world, 0);
+    assert!(world.run_until(base::Instant::from_micros(1_000_000), |world| !world.hosts[0].established().is_empty()));
+    world.network.is_cut = true;
+    world.run_for(Duration::from_millis(20));
+    world.network.is_cut = false;
+    let now = world.now;
+    world.hosts[0].act(now, |endpoint| endpoint.terminate(host::PEER, None, now));
+    world.run_for(Duration::from_secs(1));
+    let failures = world.hosts[1].failures();
+    let Cause::PeerRefusedUs { claimed } = &failures[0].cause else { panic!("{failures:?}") };
+    assert_eq!(*claimed, Identity::Ip(RIGHT.parse().unwrap()));
+    assert!(failures[0].fixes.iter().any(|fix| fix.setting == Setting::LocalId && fix.source.is_some()));
+}
