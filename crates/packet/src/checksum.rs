@@ -29,9 +29,17 @@ impl Sum {
     /// Adds bytes. A part with an odd length counts as if a zero byte followed, so only the last
     /// part may have one.
     pub fn add(&mut self, bytes: &[u8]) {
-        // Words are summed in the machine's own order and turned once at the end (RFC 1071 §2 B).
-        let mut words = bytes.chunks_exact(4);
-        let mut sum = 0u64;
+        // Words are summed in the machine's own order and turned once at the end (RFC 1071 §2 B). Several sums side by
+        // side fill the machine: with one, each addition waits for the one before.
+        let mut lanes = [0u64; 16];
+        let mut blocks = bytes.chunks_exact(64);
+        for block in &mut blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
+                *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            }
+        }
+        let mut words = blocks.remainder().chunks_exact(4);
+        let mut sum: u64 = lanes.iter().sum();
         for word in &mut words {
             sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         }
