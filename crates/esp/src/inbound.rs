@@ -26,6 +26,7 @@ pub struct InboundSa {
     /// Authentic packets and the bytes they decrypted to, of whatever use they were: what limits are about.
     spent: (u64, u64),
     counters: Counters,
+    fragments: u64,
     last_at: Option<Instant>,
     soft_told: bool,
     hard_told: bool,
@@ -73,6 +74,7 @@ impl InboundSa {
             remote: child.remote.as_slice().into(),
             spent: (0, 0),
             counters: Counters::default(),
+            fragments: 0,
             last_at: None,
             soft_told: false,
             hard_told: false,
@@ -100,6 +102,11 @@ impl InboundSa {
     /// Packets and bytes passed on, and what was dropped.
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Packets passed on that are fragments, for the receiver to reassemble.
+    pub const fn fragments(&self) -> u64 {
+        self.fragments
     }
 
     /// Which of the latest sequence numbers arrived.
@@ -179,6 +186,7 @@ impl InboundSa {
             Ok(range) => {
                 self.counters.packets += 1;
                 self.counters.bytes += range.len() as u64;
+                self.fragments += u64::from(is_fragment(&esp[range.clone()]));
                 Content::Packet(range)
             }
             Err(reason) => {
@@ -268,5 +276,13 @@ impl InboundSa {
             Limit::Hard => &mut self.hard_told,
         };
         (!std::mem::replace(told, true)).then_some(limit)
+    }
+}
+
+fn is_fragment(inner: &[u8]) -> bool {
+    match Ip::parse(inner) {
+        Ok(Ip::V4(ip)) => ip.is_fragment(),
+        Ok(Ip::V6(ip)) => ip.upper().is_ok_and(|upper| upper.is_fragment),
+        Err(_) => false,
     }
 }
