@@ -334,6 +334,7 @@ fn a_packet_that_is_too_large_is_answered_or_cut_as_the_sa_says() {
     let [a, _b] = tunnel(&Setup { df: DfPolicy::Clear, ..Setup::default() });
     assert!(a.ping(&["-c", "1", "-M", "do", "-s", "1472", "10.2.0.1"]), "cut though the sender forbade it");
     assert!(a.snapshot().sas[&SaId(1)].fragments_created >= 2);
+    assert!(a.snapshot().sas[&SaId(1)].inner_fragments >= 2, "the answer was cut too");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn traffic(path: &DataPath, paths: &Paths, id: SaId, now: Instant) -> Traffic {
     if let Some(inbound) = path.inbounds.sa(id) {
         let counters = inbound.counters();
         traffic.inbound = direction(counters);
+        traffic.inner_fragments = inbound.fragments();
         traffic.dummies_received = counters.drops[Dropped::Dummy];
         traffic.sequence_received = inbound.window().top();
         traffic.replay_bitmap = inbound.window().bitmap();
