@@ -293,7 +293,7 @@ impl Established {
         self.watch.sequence = self.watch.sequence.wrapping_add(1);
         let sequence = self.watch.sequence;
         // Once it is silent it is asked more often: of few questions all might be lost.
-        let again_at = ctx.now + dpd.delay.min(dpd.timeout / 5).max(std::time::Duration::from_secs(1));
+        let again_at = ctx.now + dpd.delay.min(dpd.timeout / 5).max(Duration::from_secs(1));
         let (since, first) = self.watch.asked.map_or((ctx.now, sequence), |asked| (asked.since, asked.first));
         self.watch.asked = Some(Asked { since, first, again_at });
         self.send_dpd(link, link.ends, notify::R_U_THERE, sequence, ctx);
