@@ -6,3 +6,4 @@ mod flood;
 mod host;
 mod lifecycle;
 mod storm;
+mod strangers;
