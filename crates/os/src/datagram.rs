@@ -459,6 +459,12 @@ pub fn is_too_big(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
+/// Whether a [`Run`] was refused for what it is, so that its datagrams may pass one by one: a device without checksums,
+/// more datagrams or larger ones than the kernel cuts.
+pub fn is_run_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
+}
+
 /// Whether an error concerns the socket itself and not one datagram.
 fn is_fatal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EOPNOTSUPP))

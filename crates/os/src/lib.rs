@@ -30,5 +30,6 @@ pub mod tun;
 pub mod udp;
 
 pub use datagram::{
-    Arrival, Datagram, DatagramSocket, Fragmentation, MAX_SEGMENTS, RecvBatch, Run, Sent, SocketOptions, is_too_big,
+    Arrival, Datagram, DatagramSocket, Fragmentation, MAX_SEGMENTS, RecvBatch, Run, Sent, SocketOptions,
+    is_run_refused, is_too_big,
 };
