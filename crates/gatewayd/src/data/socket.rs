@@ -142,8 +142,10 @@ impl Sockets {
             let Some(run) = runs.get(at) else { continue };
             if run.segment == 0 {
                 self.rescue(number, &run.datagram, &error)?;
-            } else {
+            } else if os::is_run_refused(&error) {
                 self.send_apart(number, run, &error)?;
+            } else {
+                self.stats.refused += pieces(run).count() as u64;
             }
         }
         Ok(())
@@ -240,4 +242,73 @@ fn in_fragments(
     let sent = socket.send(datagram);
     socket.set_fragmentation(Fragmentation::Forbid)?;
     Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Ports;
+    use os::clock::Clock;
+    use os::poll::{Events, Interest, Poller};
+
+    use super::*;
+
+    fn sockets() -> Sockets {
+        let options = Options {
+            listen: vec![Ipv4Addr::LOCALHOST.into()],
+            ports: Ports { ike: 0, natt: 0 },
+            clock: Clock::start(),
+            offloads: Offloads::Auto,
+        };
+        Sockets::open(&options).unwrap().0
+    }
+
+    /// What the NAT traversal socket has received, once there are `count`.
+    fn received(sockets: &Sockets, count: usize) -> Vec<Vec<u8>> {
+        let natt = &sockets.all[1].socket;
+        let poller = Poller::new().unwrap();
+        poller.add(natt, 0, Interest::READ).unwrap();
+        let (mut events, mut batch) = (Events::with_capacity(1), os::RecvBatch::new(32, 65_535));
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            poller.wait(&mut events, Some(std::time::Duration::from_secs(10))).unwrap();
+            natt.recv_batch(&mut batch).unwrap();
+            for (arrival, bytes) in batch.iter_mut() {
+                seen.extend(arrival.cut(bytes).map(|datagram| datagram.to_vec()));
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_run_that_the_kernel_refuses_goes_one_by_one_and_is_not_tried_again() {
+        let mut sockets = sockets();
+        let at = sockets.all[1].socket.local_addr();
+        let path = Path { local: at, remote: at, udp: true };
+        let number = sockets.for_path(&path).unwrap();
+        if !sockets.can_segment(number) {
+            return;
+        }
+        // More than the kernel cuts one datagram into (`UDP_MAX_SEGMENTS`).
+        let bytes: Vec<u8> = (0..200).flat_map(|nth| [nth; 10]).collect();
+        let datagram = Datagram { remote: at, local: None, tos: 0, bytes: &bytes };
+        sockets.send_esp(number, &[Run { datagram, segment: 10 }]).unwrap();
+        assert_eq!(received(&sockets, 200), bytes.chunks(10).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert!(!sockets.can_segment(number));
+        assert!(sockets.take_note().unwrap().starts_with("packets are sent one by one"));
+        assert_eq!(sockets.take_note(), None);
+    }
+
+    #[test]
+    fn a_datagram_leaves_by_the_socket_of_its_port_and_family_or_not_at_all() {
+        let mut sockets = sockets();
+        let [ike, natt] = [0, 1].map(|nth| sockets.all[nth].socket.local_addr());
+        sockets.send_ike(natt, natt, &[0; 40]).unwrap();
+        sockets.send_ike(ike, natt, &[0; 50]).unwrap();
+        assert_eq!(received(&sockets, 2).iter().map(Vec::len).collect::<Vec<_>>(), [40, 50]);
+        sockets.send_ike("127.0.0.1:9".parse().unwrap(), natt, &[0; 40]).unwrap();
+        sockets.send_ike("[::1]:500".parse().unwrap(), natt, &[0; 40]).unwrap();
+        assert_eq!(sockets.stats.no_socket, 2);
+        let elsewhere = Path { local: "127.0.0.1:9".parse().unwrap(), remote: natt, udp: true };
+        assert_eq!(sockets.for_path(&elsewhere), None);
+    }
 }
