@@ -3,7 +3,7 @@
 //! [`scenario::run`] builds the ground of a scenario ([`topology`] over [`netns`], [`nat`]), puts
 //! a gateway at each end ([`peer`]), plays the steps and checks what must hold; [`capture`] and
 //! [`wire`] look at everything that passes between the gateways. [`matrix`](mod@matrix) lists all
-//! combinations; [`bench`] measures. The lab may sleep and read the clock: it waits for real programs.
+//! combinations; [`bench`](mod@bench) measures. The lab may sleep and read the clock: it waits for real programs.
 //!
 //! Left out: delay and reordering of packets, which need a kernel with netem.
 

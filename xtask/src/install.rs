@@ -60,7 +60,8 @@ fn packages(missing: Vec<&str>) -> Outcome {
     let policy = Path::new("/usr/sbin/policy-rc.d");
     let is_ours = !policy.exists();
     if is_ours {
-        as_root("sh", &["-c", "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d"])?;
+        let script = "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d";
+        as_root("sh", &["-c", script])?;
     }
     let outcome = as_root("apt-get", &["-qq", "update"]).and_then(|()| {
         let arguments = ["-qq", "install", "--yes", "--no-install-recommends"];

@@ -64,7 +64,7 @@ fn test() -> Outcome {
     }
     cargo(&["test", "--workspace", "--doc", "--quiet"])?;
     cargo(&["build", "--release", "--package", "cli"])?;
-    program(simplon("release"), &["lab", "matrix"])?;
+    program(simplon("release"), &["lab", "matrix", "--jobs", "4"])?;
     fuzz::run(60)
 }
 

@@ -82,7 +82,8 @@ fn a_crate_depends_on_lower_floors_only() {
 
 #[test]
 fn a_core_crate_has_no_clock_no_socket_and_no_thread() {
-    let forbidden = ["std::net::UdpSocket", "std::net::Tcp", "std::thread", "std::fs", "std::env", "tokio", "tracing::"];
+    let forbidden =
+        ["std::net::UdpSocket", "std::net::Tcp", "std::thread", "std::fs", "std::env", "tokio", "tracing::"];
     for (name, _) in FLOORS.iter().filter(|(name, floor)| *floor < OS_FLOOR && *name != "sim") {
         let folder = root().join("crates").join(name).join("src");
         for file in sources().iter().filter(|file| file.starts_with(&folder)) {
