@@ -1,5 +1,6 @@
 //! An established ISAKMP SA: what it owns, its timers, how it is renewed and how it ends.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub(crate) struct Established {
     pub(super) children: Vec<Child>,
     pub(super) wanted: Vec<Want>,
     pub(super) quick: Vec<Quick>,
+    /// Message IDs of the peer's quick modes that were answered, the oldest first.
+    pub(super) answered: VecDeque<u32>,
     recent: Vec<Recent>,
     /// The last failure that was told, so that a peer that tries again and again fills no log.
     pub(super) told: Option<(&'static str, Instant)>,
@@ -138,6 +141,7 @@ impl Outcome {
             children: Vec::new(),
             wanted: Vec::new(),
             quick: Vec::new(),
+            answered: VecDeque::new(),
             recent: Vec::new(),
             told: None,
         };

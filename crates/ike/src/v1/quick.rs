@@ -41,6 +41,9 @@ const MAX_ASKED: usize = 8;
 /// Quick modes of the peer's that wait for message 3.
 const MAX_ANSWERED: usize = 16;
 
+/// Message IDs of answered quick modes that are remembered for the life of a phase 1.
+const MAX_REMEMBERED: usize = 1_024;
+
 /// A quick mode under way.
 #[derive(Debug)]
 pub(super) struct Quick {
@@ -221,7 +224,19 @@ impl Established {
         }
     }
 
+    fn note_answered(&mut self, message_id: u32) {
+        if self.answered.len() == MAX_REMEMBERED {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(message_id);
+    }
+
     fn handle_message1(&mut self, link: &mut Link, ends: Ends, header: &Header, message: &[u8], ctx: &mut Context<'_>) {
+        // RFC 2408 §3.1: a message ID names one exchange of a phase 1. A recording of message 1 must not make a new SA
+        // when the exchange itself is long over.
+        if self.answered.contains(&header.message_id) {
+            return ctx.drop(DropReason::OutOfOrder);
+        }
         let iv = self.keys.phase2_iv(&self.last_block, header.message_id);
         let (plain, next_iv) = match self.open_quick(&iv, header, message, &[]) {
             Ok(opened) => opened,
@@ -234,8 +249,9 @@ impl Established {
         match self.read_request(connection, link, header, &plain) {
             Ok(Ok(request)) => {
                 let accepted = self.accept(&request, connection, next_iv, link, ends, (header, message), ctx);
-                if let Err(reason) = accepted {
-                    ctx.drop(reason);
+                match accepted {
+                    Ok(()) => self.note_answered(header.message_id),
+                    Err(reason) => ctx.drop(reason),
                 }
             }
             Ok(Err(refusal)) => {

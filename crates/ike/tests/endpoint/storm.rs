@@ -98,3 +98,20 @@ fn an_eavesdropper_who_changes_one_bit_of_everything_changes_nothing() {
         );
     }
 }
+
+// left -- quick mode 1 -> right, recorded; an hour and a half later it comes again
+#[test]
+fn a_recorded_quick_mode_makes_no_sa_when_its_exchange_is_long_forgotten() {
+    let mut world = host::world(Version::V1, Link::default(), 14);
+    initiate(&mut world, 0);
+    assert!(settles_within(&mut world, Duration::from_secs(1)));
+    let recorded = world.network.wire.clone();
+    world.run_for(Duration::from_secs(90 * 60));
+    let before: Vec<_> = world.hosts.iter().map(|host| host.sas.keys().copied().collect::<Vec<_>>()).collect();
+    for datagram in recorded {
+        world.network.send(datagram, world.now);
+        world.run_for(Duration::from_millis(50));
+        let after: Vec<_> = world.hosts.iter().map(|host| host.sas.keys().copied().collect::<Vec<_>>()).collect();
+        assert_eq!(before, after);
+    }
+}
