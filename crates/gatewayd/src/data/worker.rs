@@ -38,8 +38,9 @@ use super::{Inlet, Offloads, Options, Order, Outlet, Report};
 
 /// Datagrams received by one call.
 const RECEIVE: usize = 32;
-/// Packets read from a device before others have their turn.
+/// Packets, and bytes of super-packets, read from a device before others have their turn.
 const READ: usize = 64;
+const READ_BYTES: usize = 512 << 10;
 /// The largest packet.
 const LARGEST: usize = 65_535;
 
@@ -223,7 +224,11 @@ impl Worker {
         let Some(device) = devices.get_mut(slot) else { return Ok(()) };
         let via = device.via;
         let mut outbox = Outbox { batch, sockets, device, result: Ok(()) };
+        let mut bytes = 0;
         for _ in 0..READ {
+            if bytes > READ_BYTES {
+                break;
+            }
             let (len, cut) = match outbox.device.read(packet) {
                 Ok(Read::Packet(len)) => (len, None),
                 Ok(Read::Super(len, kind, size)) => (len, Some((kind, size))),
@@ -238,6 +243,7 @@ impl Worker {
                     return Ok(());
                 }
             };
+            bytes += len;
             // A packet that is refused is counted where it is refused, and goes no further.
             let _ = path.outbounds.send_into(via, &mut packet[..len], cut, &mut outbox, now);
         }
