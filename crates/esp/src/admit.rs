@@ -1,7 +1,7 @@
 //! What becomes of a packet that is larger than the tunnel's MTU: cut up before encryption, or
 //! reported to its sender (RFC 4301 §8.2, RFC 1191, RFC 8200 §5).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base::Instant;
@@ -24,52 +24,30 @@ pub enum Admit<'a> {
 /// packets are fragmented instead.
 const IPV6_MIN_MTU: usize = 1280;
 
-/// The addresses from which senders hear that a packet is too big. Without one they hear it from the packet's own
-/// destination, as from Linux's tunnels: the host drops what arrives from an address of its own, and a strict reverse
-/// path filter drops what arrives from anywhere but behind the tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Speaker {
-    /// For IPv4; unspecified means none.
-    pub v4: Ipv4Addr,
-    /// For IPv6.
-    pub v6: Option<Ipv6Addr>,
-}
-
-impl Default for Speaker {
-    fn default() -> Self {
-        Self { v4: Ipv4Addr::UNSPECIFIED, v6: None }
-    }
-}
-
-impl Speaker {
-    /// What the sender of `packet` is told.
-    fn say(self, packet: &[u8], destination: IpAddr, mtu: usize) -> Option<Vec<u8>> {
-        let own = match destination {
-            IpAddr::V4(_) => Some(self.v4).filter(|v4| !v4.is_unspecified()).map(IpAddr::from),
-            IpAddr::V6(_) => self.v6.map(IpAddr::from),
-        };
-        let source = own.unwrap_or(destination);
-        // RFC 1122 §3.2.1.3, RFC 4291 §2.7: a group is never a source.
-        if source.is_multicast() { None } else { icmp::too_big(packet, source, mtu) }
-    }
+/// What the sender of `packet` is told: by the packet's own destination, as from Linux's tunnels. The host drops what
+/// arrives from an address of its own, and a strict reverse path filter what arrives from anywhere but behind the
+/// tunnel.
+fn say(packet: &[u8], destination: IpAddr, mtu: usize) -> Option<Vec<u8>> {
+    // RFC 1122 §3.2.1.3, RFC 4291 §2.7: a group is never a source.
+    if destination.is_multicast() { None } else { icmp::too_big(packet, destination, mtu) }
 }
 
 /// Decides about `packet`, where `mtu` bytes pass through the tunnel. `fresh_id` is the identification
 /// of fragments of a packet that has none of its own ([`Fragments::new`]).
-pub fn admit(packet: &[u8], mtu: usize, df: DfPolicy, speaker: Speaker, fresh_id: u16) -> Admit<'_> {
+pub fn admit(packet: &[u8], mtu: usize, df: DfPolicy, fresh_id: u16) -> Admit<'_> {
     if packet.len() <= mtu {
         return Admit::Send;
     }
     match Ip::parse(packet) {
         Ok(Ip::V4(ip)) if ip.dont_fragment() && df == DfPolicy::Honour => {
-            Admit::TooBig(speaker.say(packet, ip.destination().into(), mtu))
+            Admit::TooBig(say(packet, ip.destination().into(), mtu))
         }
         Ok(Ip::V4(_)) => match Fragments::new(packet, mtu, fresh_id) {
             Ok(fragments) => Admit::Fragments(fragments),
             Err(_) => Admit::TooBig(None),
         },
         Ok(Ip::V6(_)) if packet.len() <= IPV6_MIN_MTU => Admit::Send,
-        Ok(Ip::V6(ip)) => Admit::TooBig(speaker.say(packet, ip.destination().into(), mtu.max(IPV6_MIN_MTU))),
+        Ok(Ip::V6(ip)) => Admit::TooBig(say(packet, ip.destination().into(), mtu.max(IPV6_MIN_MTU))),
         // What is not IP is refused when it is sealed.
         Err(_) => Admit::Send,
     }
@@ -111,8 +89,6 @@ mod tests {
 
     use super::*;
 
-    const SPEAKER: Speaker = Speaker { v4: Ipv4Addr::new(10, 0, 0, 1), v6: Some(Ipv6Addr::LOCALHOST) };
-
     fn udp(len: usize) -> Vec<u8> {
         build::udp("10.0.0.2:1".parse().unwrap(), "10.1.0.2:2".parse().unwrap(), &vec![0; len - 28]).unwrap()
     }
@@ -123,22 +99,21 @@ mod tests {
 
     #[test]
     fn a_packet_that_fits_is_sent_as_it_is() {
-        assert!(matches!(admit(&udp(1400), 1400, DfPolicy::Honour, SPEAKER, 0), Admit::Send));
+        assert!(matches!(admit(&udp(1400), 1400, DfPolicy::Honour, 0), Admit::Send));
     }
 
     #[test]
     fn with_df_the_sender_is_told_and_without_it_the_packet_is_cut() {
         let mut packet = udp(1401);
-        let Admit::TooBig(Some(answer)) = admit(&packet, 1400, DfPolicy::Honour, SPEAKER, 0) else { panic!() };
-        assert_eq!(Ipv4::parse(&answer).unwrap().source(), SPEAKER.v4);
+        assert!(matches!(admit(&packet, 1400, DfPolicy::Honour, 0), Admit::TooBig(Some(_))));
         packet[6] = 0;
-        assert!(matches!(admit(&packet, 1400, DfPolicy::Honour, SPEAKER, 0), Admit::Fragments(_)));
+        assert!(matches!(admit(&packet, 1400, DfPolicy::Honour, 0), Admit::Fragments(_)));
     }
 
     #[test]
     fn where_df_is_cleared_every_packet_is_cut() {
         let packet = udp(1401);
-        let Admit::Fragments(mut pieces) = admit(&packet, 1400, DfPolicy::Clear, SPEAKER, 77) else { panic!() };
+        let Admit::Fragments(mut pieces) = admit(&packet, 1400, DfPolicy::Clear, 77) else { panic!() };
         let mut out = [0; 1400];
         let len = pieces.write_next(&mut out).unwrap();
         let first = Ipv4::parse(&out[..len]).unwrap();
@@ -147,21 +122,19 @@ mod tests {
 
     #[test]
     fn ipv6_is_never_cut_and_never_told_less_than_its_minimum() {
-        assert!(matches!(admit(&udp6(1280), 1200, DfPolicy::Clear, SPEAKER, 0), Admit::Send));
-        let Admit::TooBig(Some(answer)) = admit(&udp6(1281), 1200, DfPolicy::Clear, SPEAKER, 0) else { panic!() };
+        assert!(matches!(admit(&udp6(1280), 1200, DfPolicy::Clear, 0), Admit::Send));
+        let Admit::TooBig(Some(answer)) = admit(&udp6(1281), 1200, DfPolicy::Clear, 0) else { panic!() };
         assert_eq!(answer[44..48], 1280u32.to_be_bytes());
     }
 
     #[test]
-    fn without_an_address_of_its_own_the_gateway_speaks_for_the_destination() {
+    fn the_gateway_speaks_for_the_destination_but_never_for_a_group() {
         for (packet, destination) in [(udp(1401), "10.1.0.2"), (udp6(1401), "2001:db8::3")] {
-            let Admit::TooBig(Some(answer)) = admit(&packet, 1400, DfPolicy::Honour, Speaker::default(), 0) else {
-                panic!()
-            };
+            let Admit::TooBig(Some(answer)) = admit(&packet, 1400, DfPolicy::Honour, 0) else { panic!() };
             assert_eq!(Ip::parse(&answer).unwrap().source(), destination.parse::<IpAddr>().unwrap());
         }
         let group = build::udp("[2001:db8::2]:1".parse().unwrap(), "[ff0e::1]:2".parse().unwrap(), &[0; 1400]).unwrap();
-        assert!(matches!(admit(&group, 1400, DfPolicy::Honour, Speaker::default(), 0), Admit::TooBig(None)));
+        assert!(matches!(admit(&group, 1400, DfPolicy::Honour, 0), Admit::TooBig(None)));
     }
 
     #[test]

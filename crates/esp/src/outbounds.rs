@@ -10,7 +10,7 @@ use packet::segment::{Kind, Segments};
 use packet::{FlowKey, Ip, Tos};
 use sa::{ChildLabel, ChildSa, Path, SaId, TrafficSelector};
 
-use crate::admit::{Admit, IcmpBudget, Speaker, admit};
+use crate::admit::{Admit, IcmpBudget, admit};
 use crate::event::Events;
 use crate::fit::Fit;
 use crate::policy::{Policy, Via};
@@ -33,7 +33,6 @@ pub struct Outbounds {
     drops: Drops,
     retired: Counters,
     events: Events,
-    speaker: Speaker,
     budget: IcmpBudget,
     fragment_id: u16,
     buffer: Box<[u8]>,
@@ -148,16 +147,10 @@ impl Outbounds {
             drops: Drops::default(),
             retired: Counters::default(),
             events: Events::default(),
-            speaker: Speaker::default(),
             budget: IcmpBudget::new(),
             fragment_id: 0,
             buffer: vec![0; Self::BUFFER].into(),
         }
-    }
-
-    /// Sets our inner addresses, for ICMP errors to local senders.
-    pub fn set_speaker(&mut self, speaker: Speaker) {
-        self.speaker = speaker;
     }
 
     /// Adds a policy, in place of the one with the same label.
@@ -306,7 +299,7 @@ impl Outbounds {
         if let Some(clamp) = row.fit.clamp() {
             clamp.apply(packet);
         }
-        let result = match admit(packet, row.fit.mtu(), row.df, self.speaker, self.fragment_id) {
+        let result = match admit(packet, row.fit.mtu(), row.df, self.fragment_id) {
             Admit::Send => row.seal(packet, &mut self.buffer, &mut self.events, &mut out, now),
             Admit::Fragments(mut fragments) => {
                 self.fragment_id = self.fragment_id.wrapping_add(1);

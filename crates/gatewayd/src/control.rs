@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use base::{Instant, Machine, Random};
 use gateway::{Gateway, Output};
-use ipnet::IpNet;
 use model::{Config, Ports};
 use os::clock::Clock;
 use sa::{SaChange, SaId};
@@ -78,7 +77,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         handle,
         resolver: Resolver::default(),
         refresh_at: clock.now(),
-        speaker: esp::admit::Speaker::default(),
         guard: Guard::new(config.gateway.ports),
         ledger: Ledger::default(),
         lost: BTreeMap::new(),
@@ -135,7 +133,6 @@ struct Control {
     handle: Handle,
     resolver: Resolver,
     refresh_at: Instant,
-    speaker: esp::admit::Speaker,
     guard: Guard,
     ledger: Ledger,
     /// Datagrams that were dropped on the way up, as last told.
@@ -313,25 +310,7 @@ impl Control {
 
     async fn note_own_addresses(&mut self, world: &World) {
         match world.own_addresses().await {
-            Ok(own) => {
-                let selectors: Vec<IpNet> = self.gateway.connections().flat_map(|c| local_nets(c)).collect();
-                let inside = |v4: bool| {
-                    let family = own.iter().filter(move |ip| ip.is_ipv4() == v4);
-                    family.copied().find(|ip| selectors.iter().any(|net| net.contains(ip)))
-                };
-                let mut speaker = esp::admit::Speaker::default();
-                if let Some(std::net::IpAddr::V4(ip)) = inside(true) {
-                    speaker.v4 = ip;
-                }
-                if let Some(std::net::IpAddr::V6(ip)) = inside(false) {
-                    speaker.v6 = Some(ip);
-                }
-                if speaker != self.speaker {
-                    self.speaker = speaker;
-                    self.handle.send([Order::Speaker(speaker)]);
-                }
-                self.gateway.set_own_addresses(own, self.clock.now());
-            }
+            Ok(own) => self.gateway.set_own_addresses(own, self.clock.now()),
             Err(e) => warn!("cannot list the addresses of this host: {e}"),
         }
     }
@@ -431,9 +410,4 @@ impl Control {
             warn!("the data path does not end");
         }
     }
-}
-
-fn local_nets(connection: &model::Connection) -> Vec<IpNet> {
-    let selectors = connection.children.iter().flat_map(|child| &child.local);
-    selectors.map(|selector| selector.net).filter(|net| net.prefix_len() > 0).collect()
 }

@@ -87,8 +87,6 @@ pub enum Order {
     AddDevice(Tun),
     /// Serve it no more, and close it.
     RemoveDevice(Arc<str>),
-    /// Our inner addresses, which ICMP errors to local senders come from.
-    Speaker(esp::admit::Speaker),
     /// Send this IKE datagram, exactly, from the socket of its local port and family. An address of the local side
     /// that is unspecified leaves the choice to the kernel.
     Transmit(ike::Transmit),

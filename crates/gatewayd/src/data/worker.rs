@@ -173,9 +173,6 @@ impl Worker {
                     // Closing it takes it out of the poller.
                     drop(self.devices.remove(slot));
                 }
-                // Deliberate: the kernel takes no packet from an address that is its own (`fib_validate_source`), so
-                // the gateway speaks for the destination (`esp::admit::Speaker`).
-                Order::Speaker(_) => {}
                 Order::Transmit(ike::Transmit { local, remote, payload }) => {
                     self.sockets.send_ike(local, remote, &payload)?;
                 }
