@@ -63,8 +63,9 @@ fn test() -> Outcome {
         cargo(&["test", "--workspace", "--no-fail-fast"])?;
     }
     cargo(&["test", "--workspace", "--doc", "--quiet"])?;
-    cargo(&["build", "--release", "--package", "cli"])?;
-    program(simplon("release"), &["lab", "matrix", "--jobs", "4"])?;
+    // The profile of the tests: what they built is used, and its checks for overflow are on.
+    cargo(&["build", "--package", "cli"])?;
+    program(simplon("debug"), &["lab", "matrix", "--jobs", "4"])?;
     fuzz::run(60)
 }
 
