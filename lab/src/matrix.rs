@@ -170,15 +170,18 @@ pub struct Outcome {
     pub error: Option<String>,
     /// What it found.
     pub report: Option<Report>,
+    /// Whether this is what became of it alone, after it failed beside others.
+    pub alone: bool,
 }
 
 /// Runs `cases`, `jobs` at a time. A line for each, and everything that a failed one said, goes to
-/// `out`.
+/// `out`. With `again`, what failed runs once more by itself when all the others are done, and that
+/// verdict counts: real peers keep real time, and a busy machine can make them miss it. Both are told.
 ///
 /// # Errors
 ///
 /// After Ctrl-C.
-pub fn run_all(cases: Vec<Case>, jobs: usize, mut out: Out) -> Result<Vec<Outcome>> {
+pub fn run_all(cases: Vec<Case>, jobs: usize, again: bool, mut out: Out) -> Result<Vec<Outcome>> {
     prepare(&cases, &mut out)?;
     let (next, cases) = (AtomicUsize::new(0), by_length(cases));
     let (sender, outcomes) = mpsc::channel();
@@ -196,25 +199,44 @@ pub fn run_all(cases: Vec<Case>, jobs: usize, mut out: Out) -> Result<Vec<Outcom
         }
         drop(sender);
         for (outcome, seconds, said) in outcomes {
-            let mark = match (&outcome.skipped, outcome.passed) {
-                (Some(_), _) => "skip",
-                (None, true) => "ok  ",
-                (None, false) => "FAIL",
-            };
-            let why = outcome.skipped.as_ref().or(outcome.error.as_ref()).map(|why| format!("  {why}"));
-            let _ = writeln!(out, "{mark}  {seconds:5.1} s  {}{}", outcome.case, why.unwrap_or_default());
-            if outcome.skipped.is_none() && !outcome.passed {
-                let _ = out.write_all(&said);
-            }
-            let _ = out.flush();
+            tell(&outcome, seconds, &said, &mut out);
             done.push(outcome);
         }
     });
+    for outcome in done.iter_mut().filter(|outcome| again && has_failed(outcome)) {
+        interrupt::check()?;
+        let (mut alone, seconds, said) = run_one(&outcome.case);
+        alone.alone = true;
+        tell(&alone, seconds, &said, &mut out);
+        *outcome = alone;
+    }
     interrupt::check()?;
     let count = |passed: fn(&Outcome) -> bool| done.iter().filter(|outcome| passed(outcome)).count();
-    let (passed, skipped) = (count(|o| o.passed), count(|o| o.skipped.is_some()));
-    let _ = writeln!(out, "\n{passed} passed, {} failed, {skipped} left out", done.len() - passed - skipped);
+    let (passed, skipped, alone) =
+        (count(|o| o.passed), count(|o| o.skipped.is_some()), count(|o| o.passed && o.alone));
+    let note = if alone > 0 { format!(" ({alone} of them only alone)") } else { String::new() };
+    let _ = writeln!(out, "\n{passed} passed{note}, {} failed, {skipped} left out", done.len() - passed - skipped);
     Ok(done)
+}
+
+const fn has_failed(outcome: &Outcome) -> bool {
+    outcome.skipped.is_none() && !outcome.passed
+}
+
+/// A line for an outcome, and what a failed one said.
+fn tell(outcome: &Outcome, seconds: f64, said: &[u8], out: &mut Out) {
+    let mark = match (&outcome.skipped, outcome.passed) {
+        (Some(_), _) => "skip",
+        (None, true) => "ok  ",
+        (None, false) => "FAIL",
+    };
+    let alone = if outcome.alone { "  alone, after it failed beside others" } else { "" };
+    let why = outcome.skipped.as_ref().or(outcome.error.as_ref()).map(|why| format!("  {why}")).unwrap_or_default();
+    let _ = writeln!(out, "{mark}  {seconds:5.1} s  {}{alone}{why}", outcome.case);
+    if has_failed(outcome) {
+        let _ = out.write_all(said);
+    }
+    let _ = out.flush();
 }
 
 /// Downloads once what several will need.
@@ -239,7 +261,7 @@ fn by_length(mut cases: Vec<Case>) -> Vec<Case> {
 fn run_one(case: &Case) -> (Outcome, f64, Vec<u8>) {
     let options = case.options();
     let skipped = case.skip.clone().or_else(|| missing(&options).map(|why| why.to_string()));
-    let mut outcome = Outcome { case: case.clone(), passed: false, skipped, error: None, report: None };
+    let mut outcome = Outcome { case: case.clone(), passed: false, skipped, error: None, report: None, alone: false };
     if outcome.skipped.is_some() {
         return (outcome, 0.0, Vec::new());
     }

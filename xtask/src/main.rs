@@ -65,7 +65,7 @@ fn test() -> Outcome {
     cargo(&["test", "--workspace", "--doc", "--quiet"])?;
     // The profile of the tests: what they built is used, and its checks for overflow are on.
     cargo(&["build", "--package", "cli"])?;
-    program(simplon("debug"), &["lab", "matrix", "--jobs", "4"])?;
+    program(simplon("debug"), &["lab", "matrix", "--jobs", "4", "--again"])?;
     fuzz::run(60)
 }
 

@@ -235,6 +235,9 @@ pub(crate) struct LabMatrixArgs {
     /// How many at once
     #[arg(short, long, value_name = "NUMBER", default_value_t = 2)]
     pub(crate) jobs: usize,
+    /// Run what failed once more by itself when all the others are done; that verdict counts
+    #[arg(short, long)]
+    pub(crate) again: bool,
     /// Only those whose line has this word in it
     #[arg(value_name = "WORD")]
     pub(crate) words: Vec<String>,

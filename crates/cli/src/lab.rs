@@ -81,7 +81,7 @@ fn matrix(args: &LabMatrixArgs) -> Result<Code, Failed> {
     if let Some(code) = enter(&peers, args.json)? {
         return Ok(code);
     }
-    let outcomes = lab::run_all(cases, args.jobs, out(args.json)).map_err(failed)?;
+    let outcomes = lab::run_all(cases, args.jobs, args.again, out(args.json)).map_err(failed)?;
     if args.json {
         say_json(&outcomes)?;
     }
