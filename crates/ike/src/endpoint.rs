@@ -519,7 +519,16 @@ impl Endpoint {
             Signal::Closed { peer, reason, again } => {
                 self.remove(key);
                 if let Some(peer) = peer {
-                    let again = if reason == CloseReason::PeerDeleted { self.after_delete(peer) } else { again };
+                    let again = match reason {
+                        CloseReason::PeerDeleted => self.after_delete(peer),
+                        // Each end may have closed the one that the other end kept: then none is left.
+                        CloseReason::Replaced => Again::Later,
+                        CloseReason::Command
+                        | CloseReason::Reconfigured
+                        | CloseReason::PeerDead
+                        | CloseReason::Expired
+                        | CloseReason::Failed => again,
+                    };
                     self.handle_closed(peer, again, now);
                 }
             }

@@ -27,7 +27,8 @@ fn a_tunnel_comes_up_over_a_link_that_loses_a_fifth() {
 #[test]
 fn both_ends_beginning_at_once_over_a_bad_link_settle_on_one_tunnel() {
     for version in [Version::V1, Version::V2] {
-        for seed in 0..seeds() {
+        // 1585: each end closed the IKE SA that the other end kept, and nobody began again.
+        for seed in (0..seeds()).chain([1585]) {
             let mut world = host::world(version, Link::bad(20), seed);
             initiate(&mut world, 0);
             initiate(&mut world, 1);
