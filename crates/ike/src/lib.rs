@@ -2,7 +2,7 @@
 //! go in; datagrams, Child SAs and events come out. It holds no socket and reads no clock.
 //!
 //! [`Endpoint`] owns the IKE SAs of a gateway and sorts datagrams to them. An IKE SA is a session of
-//! [`v1`] or [`v2`]; both speak to the endpoint in the same few signals.
+//! `v1` or `v2`; both speak to the endpoint in the same few signals.
 //!
 //! Left out: aggressive mode and XAUTH (refused with a reason), certificates, EAP, MOBIKE.
 
