@@ -121,7 +121,7 @@ pub enum Event {
 pub enum CloseReason {
     /// A command of ours.
     Command,
-    /// The configuration changed or the connection was removed.
+    /// The connection was unloaded: changed, removed, or the gateway stops.
     Reconfigured,
     /// The peer deleted it.
     PeerDeleted,
@@ -139,7 +139,7 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Command => "taken down by command",
-            Self::Reconfigured => "its configuration changed",
+            Self::Reconfigured => "its connection was unloaded",
             Self::PeerDeleted => "deleted by the peer",
             Self::PeerDead => "the peer does not answer",
             Self::Replaced => "replaced by a newer one",
