@@ -18,6 +18,8 @@ const FLOORS: &[(&str, u32)] = &[
     ("dialects", 2),
     ("ike", 3),
     ("esp", 3),
+    ("bgp", 3),
+    ("bfd", 3),
     ("gateway", 4),
     ("os", 5),
     ("gatewayd", 6),

@@ -1,0 +1,5 @@
+//! BGP-4 (RFC 4271) as a pure machine: bytes and a time go in, bytes and routes come out.
+
+mod attributes;
+
+pub use attributes::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, Segment, UnknownAttribute};
