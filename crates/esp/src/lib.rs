@@ -9,6 +9,7 @@
 //! | [`Outbounds`], [`Inbounds`], [`DataPath`] | the tables of a data-path worker, driven by [`sa::SaChange`] |
 //! | [`mod@admit`] | fragmenting before encryption, or telling the sender (RFC 4301 §8, RFC 1191) |
 //! | [`ecn`] | congestion marks across the tunnel (RFC 6040) |
+//! | [`measurement`] | the data path without its encryption, for benchmarks alone |
 //! | [`Dropped`], [`Counters`] | every packet that is not passed on, by reason |
 //!
 //! A packet on its way out:
@@ -31,6 +32,7 @@ mod fit;
 mod inbound;
 mod inbounds;
 mod limits;
+pub mod measurement;
 mod outbound;
 mod outbounds;
 mod policy;

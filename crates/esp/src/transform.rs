@@ -8,8 +8,8 @@ use crypto::integrity::HmacKey;
 use lanes::{Iv, LaneKey, OpenJob, SealJob};
 use sa::{ChildSuite, DirectionKeys};
 
-use crate::Dropped;
 use crate::wire::{HEADER, Layout};
+use crate::{Dropped, measurement};
 
 /// An SA that cannot be put in service. IKE never makes one; a test or another program may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub(crate) struct Transform {
 enum Keys {
     Aead(AeadKey),
     CbcHmac(CbcKey, Box<HmacKey>, Option<Box<LaneKey>>),
+    /// Only in [`measurement`].
+    Nothing,
 }
 
 /// Packets that are worked on side by side, at most.
@@ -80,6 +82,7 @@ impl Transform {
             }
             None | Some(_) => return Err(Unusable::BadSuite),
         };
+        let keys = if measurement::is_without_encryption() { Keys::Nothing } else { keys };
         Ok(Self { layout: Layout::of(suite), esn: suite.esn, keys })
     }
 
@@ -119,6 +122,7 @@ impl Transform {
                 let (sealed, icv) = packet.split_at_mut(icv_at);
                 icv.copy_from_slice(self.sign(mac, sealed, sequence).as_ref());
             }
+            Keys::Nothing => packet[icv_at..].fill(0),
         }
     }
 
@@ -150,7 +154,7 @@ impl Transform {
     pub(crate) fn lanes(&self) -> Option<&LaneKey> {
         match &self.keys {
             Keys::CbcHmac(_, _, Some(lanes)) => Some(lanes),
-            Keys::CbcHmac(_, _, None) | Keys::Aead(_) => None,
+            Keys::CbcHmac(_, _, None) | Keys::Aead(_) | Keys::Nothing => None,
         }
     }
 
@@ -186,6 +190,7 @@ impl Transform {
                 let (head, encrypted) = sealed.split_at_mut(payload_at);
                 cipher.decrypt(&head[HEADER..], encrypted).map_err(|_| Dropped::Malformed)?;
             }
+            Keys::Nothing => {}
         }
         Ok(())
     }
