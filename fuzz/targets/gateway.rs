@@ -75,7 +75,7 @@ impl Site {
         if kind & 4 != 0 {
             connections[0].dpd = None;
         }
-        self.gateway.apply(Config { gateway: options(), connections }, self.now);
+        self.gateway.apply(Config { gateway: options(), connections, ..Config::default() }, self.now);
     }
 
     fn step(&mut self, input: &mut Input<'_>) {

@@ -213,9 +213,7 @@ impl Report {
     /// Turns what `model::validate` finds into errors and notes with the line to change.
     fn validate(&mut self, config: &model::Config) {
         for problem in model::validate(config) {
-            let connection = config.connections.iter().find(|c| c.name == problem.connection);
-            let source = connection.and_then(|c| c.sources.of(problem.setting));
-            match (problem.severity, source) {
+            match (problem.severity, &problem.source) {
                 (model::Severity::Error, Some(source)) => {
                     self.error(Diagnostic::at(source.into(), problem.to_string()));
                 }

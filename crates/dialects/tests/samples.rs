@@ -175,9 +175,11 @@ fn every_example_of_the_book_is_read() {
     let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book/configuration.md");
     let book = std::fs::read_to_string(book).unwrap();
     let examples: Vec<&str> = book.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 6);
     for example in examples {
-        let files = MemoryFiles::new().with("simplon.toml", example).with("transit.psk", "key\n");
+        let keys = ["transit.psk", "aws-1.psk", "aws-2.psk"];
+        let files = keys.iter().fold(MemoryFiles::new(), |files, name| files.with(*name, "key\n"));
+        let files = files.with("simplon.toml", example);
         dialects::read("simplon.toml", &files).unwrap_or_else(|errors| panic!("{errors}"));
     }
 }

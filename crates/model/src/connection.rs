@@ -6,7 +6,7 @@ use std::time::Duration;
 use base::Secret;
 use ipnet::IpNet;
 
-use crate::{EspProposal, Identity, IkeLifetime, IkeProposal, Lifetime, Selector, Sources};
+use crate::{Bgp, EspProposal, Identity, IkeLifetime, IkeProposal, Lifetime, Selector, Sources, Vpn};
 
 /// Everything a gateway is told: its own options and its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,24 @@ pub struct Config {
     pub gateway: GatewayOptions,
     /// The connections, in the order of the file; names are unique.
     pub connections: Vec<Connection>,
+    /// Connections of several tunnels; names are unique.
+    pub vpns: Vec<Vpn>,
+    /// The BGP speaker.
+    pub bgp: Option<Bgp>,
+}
+
+impl Config {
+    /// The same without the places that it was read from: two files that say the same are equal then.
+    #[must_use]
+    pub fn without_sources(mut self) -> Self {
+        self.connections.iter_mut().for_each(|connection| connection.sources = Sources::default());
+        self.vpns.iter_mut().for_each(|vpn| vpn.source = None);
+        if let Some(bgp) = &mut self.bgp {
+            bgp.source = None;
+            bgp.neighbors.iter_mut().for_each(|neighbor| neighbor.source = None);
+        }
+        self
+    }
 }
 
 /// What concerns the gateway as a whole.

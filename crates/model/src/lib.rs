@@ -8,6 +8,7 @@ mod connection;
 mod identity;
 mod lifetime;
 mod proposal;
+mod routing;
 mod selector;
 mod source;
 mod validate;
@@ -19,6 +20,10 @@ pub use connection::{
 pub use identity::{Identity, IdentityMatch};
 pub use lifetime::{IkeLifetime, Lifetime};
 pub use proposal::{EspProposal, IkeProposal};
+pub use routing::{
+    BfdTimers, Bgp, Fallback, Families, Health, Mode, Neighbor, PrefixList, PrefixRule, Probe, ProbeKind, Redistribute,
+    Tunnel, Vpn,
+};
 pub use selector::Selector;
 pub use source::{Setting, Source, Sources};
 pub use validate::{Problem, Severity, validate};

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::{Address, Config, Connection, Identity, Routing, Setting, Version, Versions};
+use crate::{Address, Config, Connection, Identity, Routing, Setting, Source, Version, Versions};
+
+mod routing;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,22 +17,24 @@ pub enum Severity {
     Error,
 }
 
-/// Something about a connection that does not make sense.
+/// Something about a configuration that does not make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
-    /// Which connection.
-    pub connection: String,
-    /// Which setting to change.
-    pub setting: Setting,
+    /// What it is about, such as `connection office`.
+    pub about: String,
+    /// Which setting of a connection to change.
+    pub setting: Option<Setting>,
+    /// The line to change, where it is known.
+    pub source: Option<Source>,
     /// What is wrong, in a sentence without a full stop.
     pub message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection {}: {}", self.connection, self.message)
+        write!(f, "{}: {}", self.about, self.message)
     }
 }
 
@@ -48,6 +52,7 @@ pub fn validate(config: &Config) -> Vec<Problem> {
         check_children(connection, &mut found);
     }
     check_devices(config, &mut found);
+    routing::check(config, &mut found);
     found.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     found.0
 }
@@ -64,7 +69,8 @@ impl Found {
     }
 
     fn push(&mut self, severity: Severity, connection: &Connection, setting: Setting, message: String) {
-        self.0.push(Problem { severity, connection: connection.name.clone(), setting, message });
+        let (about, source) = (format!("connection {}", connection.name), connection.sources.of(setting).cloned());
+        self.0.push(Problem { severity, about, setting: Some(setting), source, message });
     }
 }
 
@@ -253,7 +259,7 @@ mod tests {
         for (change, setting) in cases {
             let found = problems(change);
             assert!(
-                found.iter().any(|p| p.severity == Severity::Error && p.setting == setting),
+                found.iter().any(|p| p.severity == Severity::Error && p.setting == Some(setting)),
                 "{setting:?}: {found:?}"
             );
         }
@@ -278,6 +284,6 @@ mod tests {
                 mark: None,
             };
         });
-        assert_eq!(found[0].setting, Setting::RemoteAddress);
+        assert_eq!(found[0].setting, Some(Setting::RemoteAddress));
     }
 }

@@ -108,6 +108,10 @@ impl<'d> Value<'d> {
         self.document.error(Diagnostic::at(self.place(), message));
     }
 
+    pub(super) fn fault_of_key(self, message: impl Into<String>) {
+        self.document.error(Diagnostic::at(self.key_place(), message));
+    }
+
     fn wrong_kind(self, wanted: &str) {
         self.fault(format!("{} must be {wanted}, not {}", self.key, article(self.value.get_ref().type_str())));
     }

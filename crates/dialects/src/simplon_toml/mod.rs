@@ -48,6 +48,7 @@
 
 mod cursor;
 mod read;
+mod routing;
 mod write;
 
 pub use read::read;

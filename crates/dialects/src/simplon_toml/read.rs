@@ -12,13 +12,14 @@ use model::{
 use toml::de::{DeTable, DeValue};
 
 use super::cursor::{Document, Table, Value};
+use super::routing;
 use crate::diagnostic::{Diagnostic, MASK, Report, Text, nearest};
 use crate::files::relative_to;
 use crate::proposal::{ProposalError, parse_esp, parse_ike};
 use crate::selector::{parse_net, parse_selector};
 use crate::{Errors, Files, Reading, encoding};
 
-const ROOT: &[&str] = &["gateway", "connection"];
+const ROOT: &[&str] = &["gateway", "connection", "vpn", "bgp"];
 const GATEWAY: &[&str] = &[
     "listen",
     "ports",
@@ -56,7 +57,27 @@ const CHILD: &[&str] =
 const DEVICE: &[&str] = &["name", "addresses", "routes", "mark"];
 
 /// Every key that the format has, to tell a misspelt key, whose value may be a secret, from a known one.
-const KEYS: [&[&str]; 11] = [ROOT, GATEWAY, PORTS, CONNECTION, SIDE, ID, DPD, IKE_LIFETIME, LIFETIME, CHILD, DEVICE];
+const KEYS: [&[&str]; 16] = [
+    ROOT,
+    GATEWAY,
+    PORTS,
+    CONNECTION,
+    SIDE,
+    ID,
+    DPD,
+    IKE_LIFETIME,
+    LIFETIME,
+    CHILD,
+    DEVICE,
+    routing::VPN,
+    routing::PROBE,
+    routing::BFD,
+    routing::BGP,
+    routing::NEIGHBOR,
+];
+
+/// Keys whose values are secrets.
+const SECRETS: [&str; 2] = ["psk", "password"];
 
 /// Reads the `simplon.toml` at `path`. A relative `file` of a key is looked for beside it.
 pub fn read(path: &str, files: &dyn Files) -> Result<Reading, Errors> {
@@ -106,11 +127,11 @@ fn find_secrets(value: &DeValue<'_>, span: Range<usize>, holds: Holds, found: &m
 fn held_by(name: &str, outer: Holds) -> Holds {
     let keys = || KEYS.into_iter().flatten().copied();
     match (outer, name) {
-        (Holds::Secret, _) | (Holds::Settings | Holds::Unknown, "psk") => Holds::Secret,
+        (Holds::Secret, _) | (Holds::Settings | Holds::Unknown, "psk" | "password") => Holds::Secret,
         (Holds::Names, _) => Holds::Settings,
-        (Holds::Settings | Holds::Unknown, "connection" | "child") => Holds::Names,
+        (Holds::Settings | Holds::Unknown, "connection" | "child" | "vpn" | "neighbor") => Holds::Names,
         (Holds::Settings | Holds::Unknown, _) => {
-            let harmless = nearest(name, keys()).is_some_and(|meant| meant != "psk");
+            let harmless = nearest(name, keys()).is_some_and(|meant| !SECRETS.contains(&meant));
             if harmless { Holds::Settings } else { Holds::Unknown }
         }
     }
@@ -129,17 +150,22 @@ fn syntax_error(mut text: Text, error: &toml::de::Error) -> Diagnostic {
 /// How much of `line` may be shown when `before` is all that is known of what precedes it.
 fn visible_part(before: &str, line: &str) -> usize {
     let lower = line.to_ascii_lowercase();
-    let open_secret = before.lines().rev().find(|line| line.to_ascii_lowercase().contains("psk"));
+    let open_secret = before.lines().rev().find(|line| names_secret(&line.to_ascii_lowercase()));
     if open_secret.is_some_and(|line| DeTable::parse(line).is_err()) {
         return 0;
     }
-    if lower.contains("psk") {
+    if names_secret(&lower) {
         return line.find('=').map_or(0, |equals| equals + 1);
     }
     let before_equals = line.split('=').next().unwrap_or_default().trim();
     let key = before_equals.split([' ', '\t']).next().unwrap_or_default().rsplit('.').next().unwrap_or_default();
     let known = before_equals.starts_with('[') || KEYS.iter().any(|keys| keys.contains(&key));
     if known { line.len() } else { line.find('=').map_or(0, |equals| equals + 1) }
+}
+
+/// Whether a line, in small letters, has the name of a key whose value is a secret.
+fn names_secret(line: &str) -> bool {
+    SECRETS.iter().any(|name| line.contains(name))
 }
 
 fn config(root: Table<'_>, files: &dyn Files) -> Config {
@@ -149,6 +175,10 @@ fn config(root: Table<'_>, files: &dyn Files) -> Config {
     if let Some(connections) = root.get("connection").and_then(Value::table) {
         config.connections = connections.entries().filter_map(|entry| connection(entry, files)).collect();
     }
+    if let Some(vpns) = root.get("vpn").and_then(Value::table) {
+        config.vpns = vpns.entries().filter_map(routing::vpn).collect();
+    }
+    config.bgp = root.get("bgp").and_then(|value| routing::bgp(value, files));
     config
 }
 
@@ -182,7 +212,7 @@ fn connection(entry: Value<'_>, files: &dyn Files) -> Option<Connection> {
         table.set(key, side, side_of);
     }
     if let Some(value) = table.get("psk") {
-        connection.psk = value.items().into_iter().filter_map(|item| psk(item, files)).collect();
+        connection.psk = value.items().into_iter().filter_map(|item| secret(item, files)).collect();
     }
     if let Some(value) = table.get("psk-file") {
         connection.psk.extend(value.string().and_then(|path| psk_file(value, path, files)));
@@ -266,7 +296,7 @@ fn side_of(value: Value<'_>) -> Option<Side> {
     Some(side)
 }
 
-fn parse_ip(text: &str) -> Result<IpAddr, String> {
+pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
@@ -306,7 +336,8 @@ fn identity(value: Value<'_>) -> Option<Identity> {
     }
 }
 
-fn psk(value: Value<'_>, files: &dyn Files) -> Option<Secret> {
+/// A key: a text, or a table that says how it is written or where it is.
+pub(super) fn secret(value: Value<'_>, files: &dyn Files) -> Option<Secret> {
     if let Some(text) = value.as_str() {
         return Some(Secret::from(text.as_bytes()));
     }
@@ -356,7 +387,7 @@ fn proposals<T>(value: Value<'_>, parse: fn(&str) -> Result<Vec<T>, ProposalErro
 }
 
 /// What `read` makes of each item; nothing where one of them is wrong.
-fn list<'d, T>(value: Value<'d>, read: impl Fn(Value<'d>) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<'d, T>(value: Value<'d>, read: impl Fn(Value<'d>) -> Option<T>) -> Option<Vec<T>> {
     let items: Vec<_> = value.items().into_iter().map(read).collect();
     items.into_iter().collect()
 }

@@ -160,3 +160,102 @@ fn a_secret_is_written_only_when_asked_for() {
     assert!(!write(&config).contains("cloudneta"));
     assert!(write_with_secrets(&config).contains("psk = \"cloudneta\""));
 }
+
+/// Two tunnels, static routes and BGP, with every key of the routing tables.
+const ROUTED: &str = r#"
+[connection.aws-1]
+remote = "34.217.232.61"
+psk = "cloudneta"
+child.aws-1 = { local = "0.0.0.0/0", remote = "0.0.0.0/0", device = { name = "tunnel1", addresses = "169.254.123.134/30" } }
+
+[connection.aws-2]
+remote = "54.69.109.228"
+psk = "cloudneta"
+child.aws-2 = { local = "0.0.0.0/0", remote = "0.0.0.0/0", device = { name = "tunnel2", addresses = "169.254.30.58/30" } }
+
+[vpn.aws]
+tunnels = ["aws-1", "aws-2/aws-2"]
+mode = "active-active"
+routes = ["172.31.0.0/16"]
+metric = 5
+fallback = "none"
+hold-up = "10s"
+probe = { kind = "udp", port = 9, interval = "500ms", loss = 4, targets = ["172.31.0.1", "172.31.0.2"] }
+bfd = { interval = "100ms", multiplier = 3 }
+
+[bgp]
+as = 65000
+router-id = "192.168.2.1"
+networks = ["192.168.2.0/24"]
+redistribute = ["connected", "static"]
+multipath = 2
+metric = 30
+restart-time = "60s"
+
+[bgp.prefix-list]
+cloud = ["deny 172.31.9.0/24", "permit 172.16.0.0/12 le 24", "permit 10.0.0.0/8 ge 9", "permit any"]
+
+[bgp.neighbor."169.254.123.133"]
+as = 64512
+tunnel = "aws-1"
+local-address = "169.254.123.134"
+local-as = 65010
+password = "cloudneta"
+passive = true
+keepalive = "1s"
+hold = "3s"
+connect-retry = "2s"
+ttl-security = true
+ttl = 2
+families = ["ipv4", "ipv6"]
+max-prefixes = 100
+import = "cloud"
+export = "cloud"
+local-preference = 200
+med = 50
+prepend = 2
+communities = ["65000:100"]
+large-communities = ["65000:1:2"]
+default-originate = true
+next-hop-self = true
+allow-own-as = 1
+bfd = { interval = "100ms", multiplier = 3 }
+
+[bgp.neighbor."169.254.30.57"]
+as = 64512
+tunnel = "aws-2"
+bfd = true
+"#;
+
+#[test]
+fn tunnels_and_bgp_are_read_with_every_key_and_written_back() {
+    let config = reading(ROUTED).config;
+    let (vpn, bgp) = (&config.vpns[0], config.bgp.as_ref().unwrap());
+    assert_eq!((vpn.tunnels.len(), vpn.health.probe.as_ref().unwrap().kind), (2, model::ProbeKind::Udp(9)));
+    assert_eq!((bgp.asn, bgp.neighbors.len(), bgp.redistribute.static_routes), (65_000, 2, true));
+    let lengths: Vec<_> = bgp.prefix_lists[0].rules.iter().map(|rule| rule.lengths).collect();
+    assert_eq!(lengths, [(24, 24), (12, 24), (9, 32), (0, 32)]);
+    assert_eq!(bgp.neighbors[1].bfd, Some(model::BfdTimers::default()));
+    let source = bgp.neighbors[0].source.as_ref().unwrap();
+    assert_eq!(&*source.text, "[bgp.neighbor.\"169.254.123.133\"]");
+    let written = write_with_secrets(&config);
+    assert_eq!(reading(&written).config.without_sources(), config.without_sources(), "{written}");
+}
+
+#[test]
+fn the_key_of_a_neighbor_is_a_secret_and_a_wrong_neighbor_has_its_line() {
+    let config = reading(ROUTED).config;
+    assert!(!write(&config).contains("cloudneta"));
+    assert!(!format!("{config:?}").contains("cloudneta"));
+    let wrong = errors(&ROUTED.replace("password =", "pasword ="));
+    assert!(wrong.contains("did you mean \"password\""), "{wrong}");
+    let wrong = errors(&ROUTED.replace("tunnel = \"aws-2\"", "tunnel = \"aws-3\""));
+    assert!(
+        wrong.contains("there is no tunnel aws-3") && wrong.contains("[bgp.neighbor.\"169.254.30.57\"]"),
+        "{wrong}"
+    );
+    let wrong = errors(&ROUTED.replace("169.254.30.57\"]\nas = 64512", "169.254.30.57\"]"));
+    assert!(wrong.contains("autonomous system"), "{wrong}");
+    let wrong = errors(&ROUTED.replace("permit any", "allow any"));
+    assert!(wrong.contains("permit 10.0.0.0/8 le 24"), "{wrong}");
+}

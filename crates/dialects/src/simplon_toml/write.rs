@@ -9,6 +9,7 @@ use model::{
 };
 
 use super::read::{ACTIONS, DF_POLICIES, ENCAPSULATIONS, STARTS, UNIQUENESSES, VERSIONS};
+use super::routing::{write_bgp, write_vpn};
 use crate::encoding::to_hex;
 use crate::units::write_duration;
 
@@ -29,25 +30,31 @@ fn document(config: &Config, secrets: bool) -> String {
     for one in &config.connections {
         connection(&mut out, one, secrets);
     }
+    for one in &config.vpns {
+        write_vpn(&mut out, one);
+    }
+    if let Some(bgp) = &config.bgp {
+        write_bgp(&mut out, bgp, secrets);
+    }
     out.0
 }
 
-struct Out(String);
+pub(super) struct Out(String);
 
 impl Out {
-    fn table(&mut self, path: &[&str]) {
+    pub(super) fn table(&mut self, path: &[&str]) {
         let path: Vec<_> = path.iter().map(|part| key(part)).collect();
         let blank = if self.0.is_empty() { "" } else { "\n" };
         self.line(&format!("{blank}[{}]", path.join(".")));
     }
 
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
     }
 
     /// `key = value`, unless the value is the default.
-    fn set<T: PartialEq>(&mut self, key: &str, value: &T, default: &T, written: impl FnOnce(&T) -> String) {
+    pub(super) fn set<T: PartialEq>(&mut self, key: &str, value: &T, default: &T, written: impl FnOnce(&T) -> String) {
         if value != default {
             self.line(&format!("{key} = {}", written(value)));
         }
@@ -55,13 +62,13 @@ impl Out {
 }
 
 /// A key, bare where TOML allows it.
-fn key(text: &str) -> String {
+pub(super) fn key(text: &str) -> String {
     let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if bare { text.to_owned() } else { quote(text) }
 }
 
 /// A basic string of one line.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
@@ -75,20 +82,20 @@ fn quote(text: &str) -> String {
     quoted + "\""
 }
 
-fn array<T>(items: &[T], written: impl Fn(&T) -> String) -> String {
+pub(super) fn array<T>(items: &[T], written: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", "))
 }
 
-fn shown<T: ToString>(item: &T) -> String {
+pub(super) fn shown<T: ToString>(item: &T) -> String {
     quote(&item.to_string())
 }
 
-fn time(duration: &std::time::Duration) -> String {
+pub(super) fn time(duration: &std::time::Duration) -> String {
     quote(&write_duration(*duration))
 }
 
 /// The word of `choices` for `value`.
-fn word<T: PartialEq>(choices: &[(&str, T)], value: &T) -> String {
+pub(super) fn word<T: PartialEq>(choices: &[(&str, T)], value: &T) -> String {
     quote(choices.iter().find(|(_, meant)| meant == value).map_or("", |(name, _)| name))
 }
 
@@ -181,7 +188,7 @@ fn identity(id: &Identity) -> String {
 }
 
 /// A key as text where it is one that a person can read, else in hexadecimal.
-fn psk(secret: &Secret) -> String {
+pub(super) fn psk(secret: &Secret) -> String {
     match std::str::from_utf8(secret.expose()) {
         Ok(text) if !text.chars().any(char::is_control) => quote(text),
         Ok(_) | Err(_) => format!("{{ hex = {} }}", quote(&to_hex(secret.expose()))),

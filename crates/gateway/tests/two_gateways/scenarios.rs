@@ -300,7 +300,11 @@ fn an_order_for_what_does_not_exist_names_what_does() {
     let mut any = connection(0, Start::Wait);
     any.name = "roaming".into();
     any.remote.address = Address::Any;
-    let config = Config { gateway: GatewayOptions::default(), connections: vec![connection(0, Start::Wait), any] };
+    let config = Config {
+        gateway: GatewayOptions::default(),
+        connections: vec![connection(0, Start::Wait), any],
+        ..Config::default()
+    };
     gateway.apply(config, Instant::ZERO);
     let mut order = |command| gateway.command(command, Instant::ZERO).unwrap_err();
     let nearest = Some("site".to_owned());
@@ -318,7 +322,7 @@ fn the_gateway_keeps_the_laws_of_a_machine() {
     let make = || Gateway::new(GatewayOptions::default(), Random::for_test(5));
     let load = |gateway: &mut Gateway, now: Instant| {
         let connections = vec![connection(0, Start::AtOnce)];
-        gateway.apply(Config { gateway: GatewayOptions::default(), connections }, now);
+        gateway.apply(Config { gateway: GatewayOptions::default(), connections, ..Config::default() }, now);
     };
     let down = |gateway: &mut Gateway, now: Instant| gateway.command(Command::Down("site".into()), now).unwrap();
     let up = |gateway: &mut Gateway, now: Instant| gateway.command(Command::Up("site".into()), now).unwrap();

@@ -48,7 +48,7 @@ impl Site {
 
     /// Loads connections.
     pub(crate) fn load(&mut self, connections: Vec<Connection>, now: Instant) {
-        self.gateway.apply(Config { gateway: GatewayOptions::default(), connections }, now);
+        self.gateway.apply(Config { gateway: GatewayOptions::default(), connections, ..Config::default() }, now);
         self.settle(now);
     }
 
