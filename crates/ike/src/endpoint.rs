@@ -14,7 +14,7 @@ use model::{Connection, Identity, Start, Tries, Uniqueness, Version};
 use sa::{SaChange, SaId};
 
 use crate::context::{Again, Context, Ends, Numbers, Signal};
-use crate::event::{CloseReason, Counters, DropReason, Event, Output, Rekey};
+use crate::event::{CloseReason, Counters, DropReason, Event, Output, PeerCounters, Rekey, Trouble};
 use crate::peer::{Options, Peer, PeerId, Peers};
 use crate::session::{IkeSaView, IkeState, Session, jittered};
 use crate::wire::header::Header;
@@ -105,7 +105,7 @@ struct Slot {
     is_redundant: bool,
 }
 
-/// What is wanted of a peer.
+/// What is wanted of a peer, and what it took.
 #[derive(Debug, Default)]
 struct Wanted {
     /// Children that shall be up.
@@ -114,6 +114,7 @@ struct Wanted {
     failures: u32,
     retry_at: Option<Instant>,
     settle_at: Option<Instant>,
+    counters: PeerCounters,
 }
 
 impl Endpoint {
@@ -270,6 +271,21 @@ impl Endpoint {
         &self.core.counters
     }
 
+    /// What was counted of one peer since it was added.
+    pub fn peer_counters(&self, id: PeerId) -> PeerCounters {
+        self.wanted.get(&id).map(|wanted| wanted.counters).unwrap_or_default()
+    }
+
+    /// The IKE SAs of one peer, oldest first.
+    pub fn sas_of(&self, id: PeerId) -> Vec<IkeSaView> {
+        self.by_peer
+            .get(&id)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| Some(self.sessions.get(key)?.session.view()))
+            .collect()
+    }
+
     /// IKE SAs that strangers began and have not proved themselves in.
     pub fn half_open(&self) -> usize {
         self.half_open.len()
@@ -415,7 +431,14 @@ impl Endpoint {
         let others = peer.and_then(|id| self.by_peer.get(&id)).into_iter().flatten().filter(|other| **other != key);
         let first_contact = peer.is_some() && !others.copied().any(|other| self.is_established(other));
         let Some(slot) = self.sessions.get_mut(&key) else { return };
+        let is_phase1 = slot.session.state() == IkeState::Connecting;
+        let before = Trouble::of(&self.core.counters);
         act(&mut slot.session, &mut self.core.context(self.half_open.len(), first_contact, now));
+        if let Some(wanted) = peer.and_then(|peer| self.wanted.get_mut(&peer)) {
+            let counters = &mut wanted.counters;
+            let phase = if is_phase1 { &mut counters.phase1 } else { &mut counters.phase2 };
+            phase.add(before, Trouble::of(&self.core.counters));
+        }
         self.settle(key, outputs, now);
     }
 

@@ -251,6 +251,44 @@ impl Counters {
     }
 }
 
+/// What was counted of one peer, beside its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// Until its IKE SA is established.
+    pub phase1: Trouble,
+    /// From then on: Child SAs, liveness checks, rekeying.
+    pub phase2: Trouble,
+}
+
+/// Messages that did not go through at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Messages of ours that were sent again unasked.
+    pub resent: u64,
+    /// Messages of the peer that came again and were answered with the same bytes.
+    pub answered_again: u64,
+    /// Messages whose hash or integrity check failed, or that do not decrypt to a message.
+    pub not_authentic: u64,
+}
+
+impl Trouble {
+    /// What `counters` say of the whole endpoint.
+    pub(crate) const fn of(counters: &Counters) -> Self {
+        Self {
+            resent: counters.retransmitted,
+            answered_again: counters.answered_again,
+            not_authentic: counters.dropped(DropReason::NotAuthentic),
+        }
+    }
+
+    /// Adds what came between two looks at the same counters.
+    pub(crate) fn add(&mut self, before: Self, after: Self) {
+        self.resent += after.resent - before.resent;
+        self.answered_again += after.answered_again - before.answered_again;
+        self.not_authentic += after.not_authentic - before.not_authentic;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,7 @@ mod v2;
 pub mod wire;
 
 pub use endpoint::Endpoint;
-pub use event::{CloseReason, Counters, DropReason, Event, Output, Rekey, Transmit};
+pub use event::{CloseReason, Counters, DropReason, Event, Output, PeerCounters, Rekey, Transmit, Trouble};
 pub use failure::{Cause, Failure, Fix, Offer, Side};
 pub use peer::{Options, PeerId, Retransmission};
-pub use session::{ChildView, IkeSaView, IkeState};
+pub use session::{Algorithms, ChildView, IkeSaView, IkeState};

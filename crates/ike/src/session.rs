@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::algorithm::{Encryption, Group, Integrity, Prf};
 use base::{Deadline, Instant};
 use model::{Identity, Version};
 use sa::{ChildSuite, Path, SaId, Spi, TrafficSelector};
@@ -52,6 +53,8 @@ pub struct IkeSaView {
     pub remote_id: Option<Identity>,
     /// The suite as people spell it; empty until it is agreed.
     pub suite: Arc<str>,
+    /// Its algorithms one by one, once they are agreed.
+    pub algorithms: Option<Algorithms>,
     /// Whether any of its algorithms is weak.
     pub is_weak: bool,
     /// When it was established.
@@ -62,6 +65,19 @@ pub struct IkeSaView {
     pub expires_at: Option<Instant>,
     /// Its Child SAs.
     pub children: Vec<ChildView>,
+}
+
+/// The algorithms of an IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Algorithms {
+    /// What encrypts its messages.
+    pub encryption: Encryption,
+    /// What authenticates them; `None` where the encryption does, and in IKEv1, where the hash does.
+    pub integrity: Option<Integrity>,
+    /// The pseudorandom function; in IKEv1 the HMAC of its hash.
+    pub prf: Prf,
+    /// The group of the key exchange.
+    pub group: Group,
 }
 
 /// A Child SA as status shows it.
@@ -76,7 +92,7 @@ pub struct ChildView {
     /// Its algorithms.
     pub suite: ChildSuite,
     /// The group of its own key exchange, where it had one (PFS).
-    pub pfs: Option<base::algorithm::Group>,
+    pub pfs: Option<Group>,
     /// Our traffic and the peer's, as agreed.
     pub selectors: (Vec<TrafficSelector>, Vec<TrafficSelector>),
     /// Where its packets go.

@@ -41,7 +41,7 @@ use self::vendor::Nat;
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Rekey};
 use crate::peer::{Peer, PeerId};
-use crate::session::{IkeSaView, IkeState};
+use crate::session::{Algorithms, IkeSaView, IkeState};
 use crate::wire::header::Header;
 use crate::wire::v1::{exchange, notify};
 use crate::{Cause, Failure, Side};
@@ -405,6 +405,12 @@ impl Session {
             local_id: None,
             remote_id: None,
             suite: suite.map(|suite| suite.to_string()).unwrap_or_default().into(),
+            algorithms: suite.map(|s| Algorithms {
+                encryption: s.encryption,
+                integrity: None,
+                prf: s.hash,
+                group: s.group,
+            }),
             is_weak: suite.is_some_and(Suite::is_weak),
             established_at: None,
             rekey_at: None,

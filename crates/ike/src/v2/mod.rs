@@ -42,7 +42,7 @@ use sa::{Path, SaId};
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Rekey};
 use crate::peer::{Options, Peer, PeerId};
-use crate::session::{IkeSaView, IkeState};
+use crate::session::{Algorithms, IkeSaView, IkeState};
 use crate::wire::header::Header;
 use crate::wire::v2::{Body, NotifyType, flags, message};
 
@@ -381,6 +381,7 @@ impl Session {
             local_id: None,
             remote_id: None,
             suite: Arc::from(""),
+            algorithms: None,
             is_weak: false,
             established_at: None,
             rekey_at: None,
@@ -400,6 +401,8 @@ impl Session {
         if let Some(suite) = suite {
             view.suite = suite.to_string().into();
             view.is_weak = suite.is_weak();
+            let keys::IkeSuite { encryption, integrity, prf, group } = suite;
+            view.algorithms = Some(Algorithms { encryption, integrity, prf, group });
         }
         view.state_name = match &self.state {
             State::InitSent(_) => "SA_INIT_SENT",

@@ -243,3 +243,29 @@ fn nobody_wakes_an_endpoint_that_has_nothing_to_do() {
     let world = host::world(Version::V2, Link::default(), 1);
     assert_eq!(world.hosts[0].deadline(), None);
 }
+
+// left -- SA_INIT or main mode -> (nobody), then a peer that answers and one that has another key
+#[test]
+fn what_one_peer_cost_is_counted_by_phase() {
+    for version in [Version::V1, Version::V2] {
+        let mut world = host::world(version, Link { loss: 100, ..Link::default() }, 9);
+        initiate(&mut world, 0);
+        world.run_for(20 * SECOND);
+        let counted = world.hosts[0].endpoint.peer_counters(PEER);
+        let all = world.hosts[0].endpoint.counters().retransmitted;
+        assert!(all > 1 && counted.phase1.resent == all, "{version:?}: {counted:?} of {all}");
+        assert_eq!(counted.phase2, ike::Trouble::default());
+
+        let mut world = host::world(version, Link::default(), 9);
+        initiate(&mut world, 0);
+        world.run_for(SECOND);
+        world.network.link = Link { loss: 100, ..Link::default() };
+        world.hosts[0].act(world.now, |endpoint| endpoint.rekey(PEER, Rekey::Children, world.now));
+        world.run_for(10 * SECOND);
+        let counted = world.hosts[0].endpoint.peer_counters(PEER);
+        assert_eq!(counted.phase1.resent, 0, "{version:?}");
+        assert!(counted.phase2.resent > 0, "{version:?}: {counted:?}");
+        assert_eq!(world.hosts[0].endpoint.sas_of(PEER), world.hosts[0].endpoint.sas());
+        assert!(world.hosts[0].endpoint.sas_of(PEER).iter().all(|sa| sa.algorithms.is_some()));
+    }
+}
