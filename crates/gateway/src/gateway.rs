@@ -16,6 +16,7 @@ use crate::output::{GatewayEvent, Output, Severity};
 use crate::plan::{Plan, Wanted};
 use crate::record::{LiveSa, Record};
 use crate::status::{self, Status};
+use crate::tally::{Negotiations, Phases};
 
 /// Traffic asks for a child at most this often: what fails at once must not be tried with every packet.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -80,8 +81,12 @@ impl Gateway {
                     id
                 }
                 Some(_) | None => {
+                    let counted = known.and_then(|old| self.negotiations(old));
                     let was_up = known.is_some_and(|old| self.retire(old, "its configuration changed", now));
                     let id = self.load(connection, now);
+                    if let (Some(counted), Some(record)) = (counted, self.records.get_mut(&id)) {
+                        record.negotiations = counted;
+                    }
                     start.push((id, was_up));
                     id
                 }
@@ -261,6 +266,16 @@ impl Gateway {
     /// Whether there is any IKE SA, be it half-open or about to end.
     pub fn has_sas(&self) -> bool {
         !self.endpoint.sas().is_empty()
+    }
+
+    /// How far the two phases of a connection are.
+    pub fn phases(&self, connection: &str) -> Option<Phases> {
+        let id = *self.by_name.get(connection)?;
+        Some(Phases::of(&self.records.get(&id)?.connection, &self.endpoint.sas_of(id)))
+    }
+
+    fn negotiations(&self, id: PeerId) -> Option<Negotiations> {
+        Some(self.records.get(&id)?.negotiations.with(&self.endpoint.peer_counters(id)))
     }
 
     /// How everything is.
@@ -495,6 +510,8 @@ impl Gateway {
             None => self.outputs.push_back(Output::Event(GatewayEvent { connection: None, ..told.clone() })),
         }
         let Some((id, record)) = id.and_then(|id| Some((id, self.records.get_mut(&id)?))) else { return };
+        let has_ike = || self.endpoint.sas_of(id).iter().any(|sa| sa.established_at.is_some());
+        record.negotiations.count(&event, matches!(event, ike::Event::Failed { .. }) && has_ike());
         match event {
             ike::Event::Connecting { .. } => record.is_connecting = true,
             ike::Event::IkeUp { rekeyed, .. } => record.is_connecting |= !rekeyed && record.sas.is_empty(),

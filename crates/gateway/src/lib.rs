@@ -20,8 +20,10 @@ mod output;
 pub mod plan;
 mod record;
 pub mod status;
+mod tally;
 
 pub use command::{Command, CommandError, RekeyWhat};
 pub use gateway::Gateway;
 pub use output::{Device, DeviceChange, GatewayEvent, Output, PolicyChange, Route, RouteChange, Rule, Severity, Via};
 pub use record::State;
+pub use tally::{Phases, Progress};

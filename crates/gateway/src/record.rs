@@ -12,6 +12,7 @@ use sa::{ChildSuite, Path, SaId};
 use serde::{Deserialize, Serialize};
 
 use crate::mtu;
+use crate::tally::Negotiations;
 
 /// How a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +69,7 @@ pub(crate) struct Record {
     pub(crate) why: String,
     pub(crate) history: VecDeque<Entry>,
     pub(crate) last_failure: Option<(Instant, Failure)>,
+    pub(crate) negotiations: Negotiations,
     /// Whether it was ordered down.
     pub(crate) is_held_down: bool,
     /// Whether a negotiation is under way.
@@ -93,6 +95,7 @@ impl Record {
             why: "loaded".to_owned(),
             history: VecDeque::new(),
             last_failure: None,
+            negotiations: Negotiations::default(),
             is_held_down: false,
             is_connecting: false,
             sas: BTreeMap::new(),

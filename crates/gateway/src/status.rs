@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::Instant;
-use ike::{ChildView, DropReason, Endpoint, Failure, IkeSaView, PeerId, Side};
-use model::{Address, Child, Connection, DfPolicy, GatewayOptions, Routing, Start, Version, Versions};
+use ike::{Algorithms, ChildView, DropReason, Endpoint, Failure, IkeSaView, PeerId, Side};
+use model::{Address, Child, Connection, DfPolicy, Dpd, DpdAction, GatewayOptions, Routing, Start, Version, Versions};
 use serde::{Deserialize, Serialize};
 
 use crate::mtu::{From as MtuFrom, InnerMtu};
 use crate::output::{GatewayEvent, Severity};
 use crate::record::{Record, State};
+pub use crate::tally::{Negotiations, Phase};
 
 /// How a gateway is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -107,10 +108,27 @@ pub struct ConnectionStatus {
     /// What SAs carried that are gone; filled in by the shell.
     #[serde(default)]
     pub carried: Carried,
+    /// What negotiating came to.
+    #[serde(default)]
+    pub negotiations: Negotiations,
+    /// When a silent peer is asked whether it lives, and what happens if it does not answer.
+    #[serde(default)]
+    pub dpd: Option<DpdStatus>,
     /// Why the last negotiation failed, until one succeeds.
     pub last_failure: Option<FailureStatus>,
     /// What happened, oldest first; at most 32.
     pub history: Vec<HistoryEntry>,
+}
+
+/// Dead peer detection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DpdStatus {
+    /// Seconds of silence after which the peer is asked.
+    pub delay_s: u64,
+    /// Seconds of silence after which it is given up; in IKEv2 the retransmission schedule may decide instead.
+    pub timeout_s: u64,
+    /// What happens then: `clear`, `hold` or `restart`.
+    pub action: String,
 }
 
 /// What the SAs of a connection carried that are gone: replaced, or taken down.
@@ -170,6 +188,21 @@ pub struct IkeStatus {
     pub remote_id: Option<String>,
     /// Its algorithms.
     pub suite: String,
+    /// What encrypts its messages; `None` until it is agreed, as the three that follow.
+    #[serde(default)]
+    pub encryption: Option<String>,
+    /// What authenticates them; in IKEv1 the hash, and the encryption itself where it is an AEAD.
+    #[serde(default)]
+    pub hash: Option<String>,
+    /// The pseudorandom function.
+    #[serde(default)]
+    pub prf: Option<String>,
+    /// The Diffie-Hellman group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// How the ends prove who they are.
+    #[serde(default)]
+    pub authentication: String,
     /// Whether one of them is weak.
     pub is_weak: bool,
     /// Whether there is a NAT on our side.
@@ -364,7 +397,9 @@ pub(crate) fn of<'a>(
     let connections = records
         .map(|(id, record)| {
             let retry_in_s = endpoint.retry_at(id).map(|at| at.saturating_since(now).as_secs());
-            connection_status(record, by_peer.get(&id).unwrap_or(&none), retry_in_s, now)
+            let counted = record.negotiations.with(&endpoint.peer_counters(id));
+            let sas = by_peer.get(&id).unwrap_or(&none);
+            ConnectionStatus { negotiations: counted, ..connection_status(record, sas, retry_in_s, now) }
         })
         .collect();
     let gateway = GatewayStatus {
@@ -410,6 +445,8 @@ fn connection_status(record: &Record, sas: &[IkeSaView], retry_in_s: Option<u64>
         ike_sas: sas.iter().map(|sa| ike_status(sa, now)).collect(),
         children: connection.children.iter().map(|child| child_status(record, child, sas, now)).collect(),
         carried: Carried::default(),
+        negotiations: Negotiations::default(),
+        dpd: connection.dpd.as_ref().map(dpd_status),
         last_failure: record.last_failure.as_ref().map(|(at, failure)| failure_status(*at, failure, now)),
         history: record
             .history
@@ -417,6 +454,15 @@ fn connection_status(record: &Record, sas: &[IkeSaView], retry_in_s: Option<u64>
             .map(|e| HistoryEntry { ago_s: now.saturating_since(e.at).as_secs(), text: e.text.clone() })
             .collect(),
     }
+}
+
+fn dpd_status(dpd: &Dpd) -> DpdStatus {
+    let action = match dpd.action {
+        DpdAction::Clear => "clear",
+        DpdAction::Hold => "hold",
+        DpdAction::Restart => "restart",
+    };
+    DpdStatus { delay_s: dpd.delay.as_secs(), timeout_s: dpd.timeout.as_secs(), action: action.to_owned() }
 }
 
 /// The versions a connection speaks, the one it initiates with in front.
@@ -483,12 +529,25 @@ fn ike_status(sa: &IkeSaView, now: Instant) -> IkeStatus {
         local_id: sa.local_id.as_ref().map(ToString::to_string),
         remote_id: sa.remote_id.as_ref().map(ToString::to_string),
         suite: sa.suite.to_string(),
+        encryption: sa.algorithms.map(|a| a.encryption.to_string()),
+        hash: sa.algorithms.map(hash),
+        prf: sa.algorithms.map(|a| a.prf.to_string()),
+        group: sa.algorithms.map(|a| a.group.to_string()),
+        authentication: "pre-shared".to_owned(),
         is_weak: sa.is_weak,
         nat_local: sa.nat.0,
         nat_remote: sa.nat.1,
         age_s: sa.established_at.map(|at| now.saturating_since(at).as_secs()),
         rekey_in_s: seconds_until(sa.rekey_at, now),
         expires_in_s: seconds_until(sa.expires_at, now),
+    }
+}
+
+fn hash(algorithms: Algorithms) -> String {
+    match (algorithms.integrity, algorithms.encryption.is_aead()) {
+        (Some(integrity), _) => integrity.to_string(),
+        (None, true) => algorithms.encryption.to_string(),
+        (None, false) => algorithms.prf.to_string(),
     }
 }
 

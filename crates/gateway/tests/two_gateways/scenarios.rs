@@ -136,6 +136,11 @@ fn new_keys_by_order_lose_no_packet() {
         }
         assert_eq!(spi(&world) == old, what == RekeyWhat::Ike, "{what:?}");
     }
+    for site in &world.hosts {
+        let counted = site.connection("site", world.now).negotiations;
+        assert_eq!((counted.child_rekeys, counted.ike_rekeys), (2, 1));
+        assert_eq!((counted.phase1.succeeded, counted.phase2.succeeded, counted.phase1.failed), (2, 3, 0));
+    }
     nothing_refused(&world);
 }
 
@@ -153,6 +158,8 @@ fn a_wrong_key_is_named_at_both_ends_until_it_is_right() {
         .map(|site| site.connection("site", world.now).last_failure.map(|failure| failure.cause).unwrap_or_default())
         .collect();
     assert_eq!(causes, ["refused_by_peer", "wrong_psk"]);
+    let counted = world.hosts[0].connection("site", world.now).negotiations;
+    assert!(counted.phase1.failed > 0 && counted.failures["refused_by_peer"] == counted.phase1.failed, "{counted:?}");
     let now = world.now;
     world.hosts[1].load(vec![connection(1, Start::Wait)], now);
     assert!(come_up(&mut world, 120 * SECOND), "the first end tries again by itself");
@@ -189,7 +196,9 @@ fn a_reload_negotiates_anew_what_changed_and_takes_down_what_is_gone() {
     world.run_for(2 * SECOND);
     assert!(both_ways(&mut world));
     let now = world.now;
-    assert_eq!(world.hosts[0].connection("site", now).children[0].sas[0].replay_window, 2048);
+    let reloaded = world.hosts[0].connection("site", now);
+    assert_eq!(reloaded.children[0].sas[0].replay_window, 2048);
+    assert_eq!(reloaded.negotiations.phase2.succeeded, 2, "what was counted outlives a reload");
     world.hosts[0].load(vec![], now);
     world.run_for(60 * SECOND);
     assert!(world.hosts.iter().all(|site| !site.gateway.has_sas()));
