@@ -24,6 +24,7 @@ pub mod netns;
 pub mod poll;
 pub mod process;
 pub mod raw;
+mod ready;
 mod sys;
 pub mod sysctl;
 pub mod tun;

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use os::netlink::{Hop, Netlink, Route, RouteKind, Rule, TABLE_MAIN};
+use os::netlink::{Hop, Netlink, NextHop, Route, RouteKind, Rule, TABLE_MAIN};
 use os::netns::Namespace;
 use os::poll::{Events, Interest, Poller};
 use os::tun::{Tun, TunOptions};
@@ -227,10 +227,11 @@ fn our_routes_read_back_as_they_were_added_and_others_are_not_ours() {
         let tun = tunnel(&netlink, "t0").await;
         assert_eq!(netlink.own_routes().await.unwrap(), [], "connected routes are the kernel's");
         let plain = Route { metric: 50, ..Route::through(tun.index(), net("172.31.0.0/16")) };
+        let routed = |gateway| NextHop { gateway: Some(ip(gateway)), ..NextHop::through(tun.index()) };
         let routes = [
             plain.clone(),
             Route { source: Some(ip("10.9.0.1")), mtu: Some(1_390), metric: 60, ..plain.clone() },
-            Route { gateway: Some(ip("10.9.0.2")), table: 1_000, ..plain.clone() },
+            Route { hops: vec![routed("10.9.0.2")], table: 1_000, ..plain.clone() },
             Route { table: 220, metric: 0, ..Route::through(tun.index(), net("0.0.0.0/0")) },
             Route { metric: 70, source: Some(ip("fd09::1")), ..Route::through(tun.index(), net("fd31::/16")) },
             Route { metric: 9_000, ..Route::without_device(RouteKind::Unreachable, net("10.0.0.0/8")) },
@@ -303,7 +304,8 @@ fn the_way_to_a_peer_gives_source_device_and_path_mtu() {
             let ipv6 = ip(ours).is_ipv6();
             assert_eq!(netlink.source_address_for(ip(near)).await.unwrap(), ip(ours));
             assert_eq!(netlink.default_route(ipv6).await.unwrap(), None);
-            let route = Route { gateway: Some(ip(gateway)), metric: 10, ..Route::through(tun.index(), net(default)) };
+            let hops = vec![NextHop { gateway: Some(ip(gateway)), ..NextHop::through(tun.index()) }];
+            let route = Route { hops, metric: 10, ..Route::through(tun.index(), net(default)) };
             netlink.add_route(&route).await.unwrap();
             let hop = netlink.hop_to(ip(far)).await.unwrap();
             let expected = Hop { device: tun.index(), gateway: Some(ip(gateway)), source: ip(ours), mtu: None };

@@ -1,11 +1,21 @@
 //! Links, addresses, routes and rules, over rtnetlink (`rtnetlink(7)`).
 //!
 //! What simplon adds to the kernel carries the protocol number [`PROTOCOL`], so that after a crash its leftovers are
-//! told from what others made. Left out: a stream of changes; the gateway asks when it needs to know.
+//! told from what others made.
+//!
+//! | type | what |
+//! | --- | --- |
+//! | [`Netlink`] | asks and changes one thing at a time, for tokio |
+//! | [`Bulk`] | changes and lists routes by the hundred thousand, for a thread that may block |
+//! | [`Monitor`] | tells what changes, whoever changed it |
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "rtnetlink's enums are non-exhaustive: the kernel adds attributes")]
 
+mod bulk;
+mod monitor;
 mod route;
+mod rule;
+mod wire;
 
 use std::io;
 use std::net::IpAddr;
@@ -21,7 +31,10 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::AbortHandle;
 
-pub use self::route::{DefaultRoute, Hop, Route, RouteKind, Rule};
+pub use self::bulk::{Bulk, Filter, Refusal, Write};
+pub use self::monitor::{Change, Monitor, Passed, Topics, Watch};
+pub use self::route::{DefaultRoute, Hop, NextHop, Place, Route, RouteKind};
+pub use self::rule::Rule;
 use crate::error::Tried;
 
 /// The protocol number of our routes, rules and addresses: 83, the letter S. `ip route show proto 83` lists them.
@@ -74,6 +87,13 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection().tried(|| "open a netlink socket".into())?;
         let driver = tokio::spawn(connection).abort_handle();
         Ok(Self { handle, driver })
+    }
+
+    /// A stream of what changes from now on, in the network namespace of the calling thread. Of routes it tells those
+    /// that others make: a peer's way may have changed.
+    pub fn monitor(&self) -> io::Result<Watch> {
+        let topics = Topics { routes: Some(Passed::Own), addresses: true, links: true, rules: false };
+        Monitor::open(topics)?.watch()
     }
 
     /// The device called `name`, if it exists.
@@ -222,7 +242,9 @@ fn address_message(index: u32, net: IpNet) -> AddressMessage {
 }
 
 fn address_of(message: &RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) = message else {
+        return None;
+    };
     let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // On a point-to-point device IFA_ADDRESS is the peer's address and IFA_LOCAL is ours.
     let ip = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None })
@@ -236,7 +258,7 @@ fn address_of(message: &RouteNetlinkMessage) -> Option<Address> {
 }
 
 fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else { return None };
     let mut link = Link {
         index: message.header.index,
         name: String::new(),

@@ -1,20 +1,21 @@
-//! Routes and rules, and what the kernel would do with a packet to some address.
+//! Routes, and what the kernel would do with a packet to some address.
 
+use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{CREATE, Netlink, PROTOCOL, REPLACE, TABLE_MAIN, family_of, is, removed};
 use crate::error::Tried;
 
-const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// What a route does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,61 @@ pub enum RouteKind {
     Throw,
 }
 
-/// A route of ours.
+/// One of the ways that a route may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextHop {
+    /// The index of the device; `None` leaves it to the kernel, which then looks for the gateway.
+    pub device: Option<u32>,
+    /// The next router, of either family; `None` for what is directly behind the device.
+    pub gateway: Option<IpAddr>,
+    /// Its share of the flows, 1 to 256, where there are several ways.
+    pub weight: u16,
+    /// The gateway is behind the device, though no prefix of the device says so: a peer at the other end of a tunnel.
+    pub onlink: bool,
+}
+
+impl NextHop {
+    /// What is directly behind a device.
+    pub const fn through(device: u32) -> Self {
+        Self { device: Some(device), gateway: None, weight: 1, onlink: false }
+    }
+
+    /// A router, which the kernel finds behind one of its devices.
+    pub const fn via(gateway: IpAddr) -> Self {
+        Self { device: None, gateway: Some(gateway), weight: 1, onlink: false }
+    }
+}
+
+/// Where a route stands. The kernel may have several to one place (`ip route append`); we make one at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The routing table; [`TABLE_MAIN`] unless rules say otherwise.
+    pub table: u32,
+    /// Where to; bits beyond the prefix are zero.
+    pub destination: IpNet,
+    /// The lower of two routes to the same prefix is taken.
+    pub metric: u32,
+}
+
+/// What the kernel makes of an IPv6 route without a metric (`IP6_RT_PRIO_USER`).
+const METRIC_V6: u32 = 1_024;
+
+impl Place {
+    /// The place as the kernel will tell it: without bits beyond the prefix, and for IPv6 metric 1,024 in place of 0.
+    pub fn new(table: u32, destination: IpNet, metric: u32) -> Self {
+        let metric = if metric == 0 && destination.addr().is_ipv6() { METRIC_V6 } else { metric };
+        Self { table, destination: destination.trunc(), metric }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in table {}", self.destination, self.table)?;
+        if self.metric == 0 { Ok(()) } else { write!(f, " with metric {}", self.metric) }
+    }
+}
+
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// Where to. Bits beyond the prefix do not count.
@@ -40,10 +95,10 @@ pub struct Route {
     pub metric: u32,
     /// What it does.
     pub kind: RouteKind,
-    /// The index of the device.
-    pub device: Option<u32>,
-    /// The next router; `None` for what is directly behind the device.
-    pub gateway: Option<IpAddr>,
+    /// The ways it leads: each flow takes one of them. None for kinds other than [`RouteKind::Unicast`]. The ways of one
+    /// IPv6 route must lead through different devices or gateways; without a gateway they must be devices without
+    /// neighbour discovery, as TUN devices are.
+    pub hops: Vec<NextHop>,
     /// The source address of packets that choose none.
     pub source: Option<IpAddr>,
     /// The MTU of this route in bytes, where it is smaller than the device's.
@@ -53,33 +108,23 @@ pub struct Route {
 impl Route {
     /// A route in the main table to what is behind a device.
     pub fn through(device: u32, destination: IpNet) -> Self {
-        Self { device: Some(device), ..Self::without_device(RouteKind::Unicast, destination) }
+        Self { hops: vec![NextHop::through(device)], ..Self::without_device(RouteKind::Unicast, destination) }
     }
 
     /// A route in the main table that needs no device.
     pub fn without_device(kind: RouteKind, destination: IpNet) -> Self {
         let destination = destination.trunc();
-        Self { destination, table: TABLE_MAIN, metric: 0, kind, device: None, gateway: None, source: None, mtu: None }
+        Self { destination, table: TABLE_MAIN, metric: 0, kind, hops: Vec::new(), source: None, mtu: None }
     }
-}
 
-/// A rule of ours: which packets look into which table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rule {
-    /// Whether it is for IPv6.
-    pub ipv6: bool,
-    /// Rules are asked in the order of this number; 32,766 is the main table's.
-    pub priority: u32,
-    /// Where to look.
-    pub table: u32,
-    /// Packets from here only.
-    pub from: Option<IpNet>,
-    /// Packets to here only.
-    pub to: Option<IpNet>,
-    /// Packets with this firewall mark only.
-    pub mark: Option<u32>,
-    /// The packets that do *not* match, instead of those that do.
-    pub invert: bool,
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place::new(self.table, self.destination, self.metric)
+    }
+
+    fn only_hop(&self) -> Option<NextHop> {
+        if let [only] = self.hops.as_slice() { Some(*only) } else { None }
+    }
 }
 
 /// What the kernel would do with a packet to some address.
@@ -142,35 +187,6 @@ impl Netlink {
         Ok(all)
     }
 
-    /// Adds a rule.
-    ///
-    /// # Errors
-    /// `AlreadyExists` when there is the same already.
-    pub async fn add_rule(&self, rule: &Rule) -> io::Result<()> {
-        let request = RouteNetlinkMessage::NewRule(rule_message(rule));
-        self.request(request, CREATE).await.tried(|| format!("add the routing rule {rule:?}"))?;
-        Ok(())
-    }
-
-    /// Removes a rule of ours; false when it is not there.
-    pub async fn remove_rule(&self, rule: &Rule) -> io::Result<bool> {
-        let request = RouteNetlinkMessage::DelRule(rule_message(rule));
-        removed(self.request(request, NLM_F_ACK).await).tried(|| format!("remove the routing rule {rule:?}"))
-    }
-
-    /// The rules with our protocol number.
-    pub async fn own_rules(&self) -> io::Result<Vec<Rule>> {
-        let mut all = Vec::new();
-        for family in FAMILIES {
-            let mut message = RuleMessage::default();
-            message.header.family = family;
-            let request = RouteNetlinkMessage::GetRule(message);
-            let answers = self.request(request, NLM_F_DUMP).await.tried(|| "list the routing rules".into())?;
-            all.extend(answers.iter().filter_map(own_rule_of));
-        }
-        Ok(all)
-    }
-
     /// What the kernel would do with a packet of this host to `remote`.
     ///
     /// # Errors
@@ -204,15 +220,16 @@ impl Netlink {
         let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         let answers = self.dump_routes(family).await?;
         let routes = answers.iter().filter_map(route_of);
-        let default = |r: &Route| r.destination.prefix_len() == 0 && r.table == TABLE_MAIN && r.device.is_some();
+        let default = |r: &Route| r.destination.prefix_len() == 0 && r.table == TABLE_MAIN && !r.hops.is_empty();
         let Some(route) = routes.filter(default).min_by_key(|route| route.metric) else { return Ok(None) };
-        let Some(device) = route.device else { return Ok(None) };
-        let source = match (route.source, route.gateway) {
+        let Some((device, hop)) = route.hops.first().and_then(|hop| Some((hop.device?, hop))) else { return Ok(None) };
+        let gateway = hop.gateway;
+        let source = match (route.source, gateway) {
             (Some(source), _) => Some(source),
             (None, Some(gateway)) => Some(self.hop(gateway, Some(device)).await?.source),
             (None, None) => self.first_address(device, ipv6).await?,
         };
-        Ok(source.map(|source| DefaultRoute { device, gateway: route.gateway, source }))
+        Ok(source.map(|source| DefaultRoute { device, gateway, source }))
     }
 
     async fn first_address(&self, device: u32, ipv6: bool) -> io::Result<Option<IpAddr>> {
@@ -254,47 +271,104 @@ impl Netlink {
     }
 }
 
-fn describe(route: &Route) -> String {
-    let mut text = format!("{} in table {}", route.destination, route.table);
-    if let Some(device) = route.device {
-        text += &format!(" through device {device}");
-    }
-    if let Some(gateway) = route.gateway {
-        text += &format!(" via {gateway}");
+pub(super) fn describe(route: &Route) -> String {
+    let mut text = route.place().to_string();
+    for hop in &route.hops {
+        text += &hop.device.map_or_else(String::new, |device| format!(" through device {device}"));
+        text += &hop.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     }
     text
 }
 
-fn route_message(route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let destination = route.destination.trunc();
+/// The gateway of a way without one, where the kernel insists on one: it takes several ways to an IPv6 prefix only
+/// when each has a gateway (`ip6_route_multipath_add`). A device without neighbour discovery looks at it no further.
+const BEHIND_DEVICE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, PROTOCOL as u16);
+
+/// The message to add a route.
+pub(super) fn route_message(route: &Route) -> RouteMessage {
+    let mut message = place_message(&route.place());
     let header = &mut message.header;
-    header.address_family = family_of(destination.addr());
-    header.destination_prefix_length = destination.prefix_len();
-    header.protocol = RouteProtocol::from(PROTOCOL);
-    // RT_TABLE_UNSPEC: the attribute has the number, which may exceed eight bits.
-    header.table = RouteHeader::RT_TABLE_UNSPEC;
     header.kind = match route.kind {
         RouteKind::Unicast => RouteType::Unicast,
         RouteKind::Unreachable => RouteType::Unreachable,
         RouteKind::Blackhole => RouteType::BlackHole,
         RouteKind::Throw => RouteType::Throw,
     };
-    let on_link = route.kind == RouteKind::Unicast && route.gateway.is_none() && destination.addr().is_ipv4();
-    header.scope = if on_link { RouteScope::Link } else { RouteScope::Universe };
+    let v4 = route.destination.addr().is_ipv4();
+    let on_link = route.kind == RouteKind::Unicast && route.hops.iter().all(|hop| hop.gateway.is_none());
+    header.scope = if on_link && v4 { RouteScope::Link } else { RouteScope::Universe };
     let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Table(route.table));
-    attributes.push(RouteAttribute::Destination(destination.addr().into()));
-    attributes.extend(Some(route.metric).filter(|metric| *metric != 0).map(RouteAttribute::Priority));
-    attributes.extend(route.device.map(RouteAttribute::Oif));
-    attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+    if let Some(hop) = route.only_hop() {
+        attributes.extend(hop.device.map(RouteAttribute::Oif));
+        attributes.extend(hop.gateway.map(|gateway| gateway_attribute(gateway, v4)));
+        header.flags = if hop.onlink { RouteFlags::Onlink } else { RouteFlags::empty() };
+    } else if !route.hops.is_empty() {
+        attributes.push(RouteAttribute::MultiPath(route.hops.iter().map(|hop| next_hop(*hop, v4)).collect()));
+    }
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
     attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
     message
 }
 
+/// The message to remove whatever we have at a place.
+pub(super) fn place_message(place: &Place) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family_of(place.destination.addr());
+    header.destination_prefix_length = place.destination.prefix_len();
+    header.protocol = RouteProtocol::from(PROTOCOL);
+    // RT_TABLE_UNSPEC: the attribute has the number, which may exceed eight bits.
+    header.table = RouteHeader::RT_TABLE_UNSPEC;
+    // RT_SCOPE_NOWHERE and RTN_UNSPEC, to a removal: of any.
+    header.scope = RouteScope::NoWhere;
+    header.kind = RouteType::Unspec;
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(place.table));
+    attributes.push(RouteAttribute::Destination(place.destination.addr().into()));
+    attributes.extend(Some(place.metric).filter(|metric| *metric != 0).map(RouteAttribute::Priority));
+    message
+}
+
+fn gateway_attribute(gateway: IpAddr, v4: bool) -> RouteAttribute {
+    match gateway {
+        // RFC 8950: an IPv4 route may lead to an IPv6 router.
+        IpAddr::V6(ip) if v4 => RouteAttribute::Via(RouteVia::Inet6(ip)),
+        ip => RouteAttribute::Gateway(ip.into()),
+    }
+}
+
+fn next_hop(hop: NextHop, v4: bool) -> RouteNextHop {
+    let mut message = RouteNextHop::default();
+    message.interface_index = hop.device.unwrap_or(0);
+    // rtnh_hops: the weight less one.
+    message.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    message.flags = if hop.onlink { RouteNextHopFlags::Onlink } else { RouteNextHopFlags::empty() };
+    let gateway = hop.gateway.or((!v4).then_some(BEHIND_DEVICE.into()));
+    message.attributes.extend(gateway.map(|gateway| gateway_attribute(gateway, v4)));
+    message
+}
+
+fn hop_from(message: &RouteNextHop) -> NextHop {
+    let gateway = message.attributes.iter().find_map(gateway_of).filter(|ip| *ip != IpAddr::from(BEHIND_DEVICE));
+    NextHop {
+        device: Some(message.interface_index).filter(|index| *index != 0),
+        gateway,
+        weight: u16::from(message.hops) + 1,
+        onlink: message.flags.contains(RouteNextHopFlags::Onlink),
+    }
+}
+
+fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(ip) => ip_of(ip),
+        RouteAttribute::Via(RouteVia::Inet6(ip)) => Some((*ip).into()),
+        RouteAttribute::Via(RouteVia::Inet(ip)) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
 /// A route that we could have made; nothing for other kinds.
-fn route_of(message: &RouteMessage) -> Option<Route> {
+pub(super) fn route_of(message: &RouteMessage) -> Option<Route> {
     let kind = match message.header.kind {
         RouteType::Unicast => RouteKind::Unicast,
         RouteType::Unreachable => RouteKind::Unreachable,
@@ -309,18 +383,26 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
     };
     let net = |ip| IpNet::new(ip, message.header.destination_prefix_length).ok();
     let mut route = Route { table: message.header.table.into(), ..Route::without_device(kind, net(any)?) };
+    let mut only = NextHop { device: None, gateway: None, weight: 1, onlink: false };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => route.destination = net(ip_of(to)?)?,
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Priority(metric) => route.metric = *metric,
-            // The kernel names the loopback device for IPv6 routes that need none.
-            RouteAttribute::Oif(device) if kind == RouteKind::Unicast => route.device = Some(*device),
-            RouteAttribute::Gateway(ip) => route.gateway = ip_of(ip),
+            RouteAttribute::Oif(device) => only.device = Some(*device),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => only.gateway = gateway_of(attribute),
+            RouteAttribute::MultiPath(hops) => route.hops = hops.iter().map(hop_from).collect(),
             RouteAttribute::PrefSource(ip) => route.source = ip_of(ip),
             RouteAttribute::Metrics(metrics) => route.mtu = mtu_of(metrics),
             _ => {}
         }
+    }
+    // The kernel names the loopback device for IPv6 routes that need none.
+    if kind != RouteKind::Unicast {
+        route.hops.clear();
+    } else if route.hops.is_empty() {
+        only.onlink = message.header.flags.contains(RouteFlags::Onlink);
+        route.hops.push(only);
     }
     Some(route)
 }
@@ -330,7 +412,7 @@ fn hop_of(message: &RouteMessage) -> Option<Hop> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => device = Some(*index),
-            RouteAttribute::Gateway(ip) => gateway = ip_of(ip),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = gateway_of(attribute),
             RouteAttribute::PrefSource(ip) => source = ip_of(ip),
             RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
             _ => {}
@@ -349,51 +431,4 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
 
 fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
     metrics.iter().find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None })
-}
-
-fn rule_message(rule: &Rule) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    let header = &mut message.header;
-    header.family = if rule.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    header.action = RuleAction::ToTable;
-    header.flags = if rule.invert { RuleFlags::Invert } else { RuleFlags::empty() };
-    header.src_len = rule.from.map_or(0, |net| net.prefix_len());
-    header.dst_len = rule.to.map_or(0, |net| net.prefix_len());
-    let attributes = &mut message.attributes;
-    attributes.push(RuleAttribute::Priority(rule.priority));
-    attributes.push(RuleAttribute::Table(rule.table));
-    attributes.push(RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
-    attributes.extend(rule.from.map(|net| RuleAttribute::Source(net.network())));
-    attributes.extend(rule.to.map(|net| RuleAttribute::Destination(net.network())));
-    attributes.extend(rule.mark.map(RuleAttribute::FwMark));
-    message
-}
-
-fn own_rule_of(message: &RouteNetlinkMessage) -> Option<Rule> {
-    let RouteNetlinkMessage::NewRule(message) = message else { return None };
-    let header = &message.header;
-    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
-    if header.action != RuleAction::ToTable || !message.attributes.contains(&ours) {
-        return None;
-    }
-    let mut rule = Rule {
-        ipv6: header.family == AddressFamily::Inet6,
-        priority: 0,
-        table: header.table.into(),
-        from: None,
-        to: None,
-        mark: None,
-        invert: header.flags.contains(RuleFlags::Invert),
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(priority) => rule.priority = *priority,
-            RuleAttribute::Table(table) => rule.table = *table,
-            RuleAttribute::Source(ip) => rule.from = IpNet::new(*ip, header.src_len).ok(),
-            RuleAttribute::Destination(ip) => rule.to = IpNet::new(*ip, header.dst_len).ok(),
-            RuleAttribute::FwMark(mark) => rule.mark = Some(*mark),
-            _ => {}
-        }
-    }
-    Some(rule)
 }
