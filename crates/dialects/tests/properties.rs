@@ -10,7 +10,8 @@ use dialects::{MemoryFiles, ipsec_conf, simplon_toml};
 use ipnet::IpNet;
 use model::{
     Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, EspProposal, GatewayOptions, Identity,
-    IkeLifetime, IkeProposal, Lifetime, Ports, Routing, Selector, Side, Start, Tries, Uniqueness, Version, Versions,
+    IkeLifetime, IkeProposal, Lifetime, LogFormat, Ports, Routing, Selector, Side, Start, Tries, Uniqueness, Version,
+    Versions,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -414,17 +415,24 @@ fn config() -> impl Strategy<Value = Config> {
         any::<(u32, u32)>(),
         any::<(bool, bool)>(),
         option::of(any::<u32>()),
-        time(),
+        (time(), time()),
+        (option::of((any::<[u8; 4]>(), 1u16..)), any::<bool>(), option::of("/\\PC{0,6}")),
     )
-        .prop_map(|(listen, (ike, natt), limits, flags, route_table, nat_keepalive)| GatewayOptions {
-            listen: listen.into_iter().map(Into::into).collect(),
-            ports: Ports { ike, natt },
-            cookie_threshold: limits.0,
-            half_open_limit: limits.1,
-            install_routes: flags.0,
-            route_table,
-            nat_keepalive,
-            manage_sysctl: flags.1,
+        .prop_map(|(listen, (ike, natt), limits, flags, route_table, (nat_keepalive, psk_overlap), seen)| {
+            GatewayOptions {
+                listen: listen.into_iter().map(Into::into).collect(),
+                ports: Ports { ike, natt },
+                cookie_threshold: limits.0,
+                half_open_limit: limits.1,
+                install_routes: flags.0,
+                route_table,
+                nat_keepalive,
+                manage_sysctl: flags.1,
+                metrics: seen.0.map(|(address, port)| (address, port).into()),
+                log_format: if seen.1 { LogFormat::Json } else { LogFormat::Text },
+                log_directory: seen.2,
+                psk_overlap,
+            }
         });
     let names = || prop_oneof!["[a-z]{1,6}", "\\PC{0,6}"];
     (gateway, vec((names(), vec(names(), 2), connection()), 0..3)).prop_map(|(gateway, mut named)| {

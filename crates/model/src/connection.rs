@@ -54,6 +54,14 @@ pub struct GatewayOptions {
     pub nat_keepalive: Duration,
     /// Whether sysctls that forwarding needs are set rather than only reported.
     pub manage_sysctl: bool,
+    /// Where metrics are served over HTTP; `None` is nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// How the log is written, where the command line does not say it.
+    pub log_format: LogFormat,
+    /// A directory for a log of each connection; `None` is none.
+    pub log_directory: Option<String>,
+    /// How long a pre-shared key that was replaced in a running gateway is still accepted of the peer.
+    pub psk_overlap: Duration,
 }
 
 impl Default for GatewayOptions {
@@ -67,8 +75,22 @@ impl Default for GatewayOptions {
             route_table: None,
             nat_keepalive: Duration::from_secs(20),
             manage_sysctl: false,
+            metrics: None,
+            log_format: LogFormat::Text,
+            log_directory: None,
+            psk_overlap: Duration::from_secs(86_400),
         }
     }
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for a person.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// The UDP ports of IKE: 500 and 4500 unless a test or a second gateway needs others.

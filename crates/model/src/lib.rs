@@ -14,7 +14,7 @@ mod source;
 mod validate;
 
 pub use connection::{
-    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, Ports, Routing, Side,
+    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, LogFormat, Ports, Routing, Side,
     Start, Tries, Uniqueness, Version, Versions,
 };
 pub use identity::{Identity, IdentityMatch};

@@ -13,6 +13,10 @@
 //! route-table = 220                       # without it, the main table
 //! nat-keepalive = "20s"                   # "0s" is off
 //! manage-sysctl = false                   # set the sysctls that forwarding needs, or only report them
+//! metrics = "127.0.0.1:9830"              # serve Prometheus here; without it, nowhere
+//! log-format = "text"                     # or "json"
+//! log-directory = "/var/log/simplon"      # a log of each connection; without it, none
+//! psk-overlap = "24h"                     # how long a key that was replaced is still accepted
 //!
 //! [connection.office]
 //! version = "ikev2"                       # or "ikev1", "any" (starts with IKEv2), "ikev1-first"

@@ -1,13 +1,14 @@
 //! From a document to the model.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use base::Secret;
 use model::{
     Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, EspProposal, GatewayOptions, Identity,
-    IkeLifetime, IkeProposal, Lifetime, Routing, Setting, Side, Source, Start, Tries, Uniqueness, Version, Versions,
+    IkeLifetime, IkeProposal, Lifetime, LogFormat, Routing, Setting, Side, Source, Start, Tries, Uniqueness, Version,
+    Versions,
 };
 use toml::de::{DeTable, DeValue};
 
@@ -29,6 +30,10 @@ const GATEWAY: &[&str] = &[
     "route-table",
     "nat-keepalive",
     "manage-sysctl",
+    "metrics",
+    "log-format",
+    "log-directory",
+    "psk-overlap",
 ];
 const PORTS: &[&str] = &["ike", "natt"];
 const CONNECTION: &[&str] = &[
@@ -199,6 +204,10 @@ fn gateway(table: Table<'_>) -> GatewayOptions {
     table.set("route-table", &mut options.route_table, |value| value.number(0..u32::MAX.into()).map(Some));
     table.set("nat-keepalive", &mut options.nat_keepalive, Value::duration);
     table.set("manage-sysctl", &mut options.manage_sysctl, Value::flag);
+    table.set("metrics", &mut options.metrics, |value| value.parsed(parse_listener).map(Some));
+    table.set("log-format", &mut options.log_format, |value| value.choice(&LOG_FORMATS));
+    table.set("log-directory", &mut options.log_directory, |value| value.parsed(parse_directory).map(Some));
+    table.set("psk-overlap", &mut options.psk_overlap, Value::duration);
     options
 }
 
@@ -253,6 +262,8 @@ pub(super) const STARTS: [(&str, Start); 3] =
 
 pub(super) const DF_POLICIES: [(&str, DfPolicy); 2] = [("honour", DfPolicy::Honour), ("clear", DfPolicy::Clear)];
 
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
 /// Remembers the lines of the settings that a negotiation can fail over.
 fn remember(table: &Table<'_>, connection: &mut Connection) {
     let sides =
@@ -298,6 +309,18 @@ fn side_of(value: Value<'_>) -> Option<Side> {
 
 pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+/// An address and port to listen on.
+fn parse_listener(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| format!("{text:?} is not an IP address with a port, such as 127.0.0.1:9830 or [::1]:9830");
+    let address: SocketAddr = text.parse().map_err(wrong)?;
+    if address.port() == 0 { Err("port 0 is not a port".to_owned()) } else { Ok(address) }
+}
+
+/// A directory of the host. It must not depend on where the gateway was started.
+fn parse_directory(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("{text:?} does not begin with a slash")) }
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {

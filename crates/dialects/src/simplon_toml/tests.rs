@@ -58,6 +58,28 @@ fn a_small_file_is_enough() {
 }
 
 #[test]
+fn where_metrics_and_logs_go_must_be_unmistakable() {
+    let gateway = |line: &str| {
+        let files = MemoryFiles::new().with("s.toml", format!("[gateway]\n{line}\n"));
+        read("s.toml", &files).map(|reading| reading.config.gateway).map_err(|errors| errors.to_string())
+    };
+    let options =
+        gateway("metrics = \"[::1]:9830\"\nlog-format = \"json\"\nlog-directory = \"/var/log/simplon\"").unwrap();
+    assert_eq!(options.metrics, Some("[::1]:9830".parse().unwrap()));
+    assert_eq!(options.log_format, model::LogFormat::Json);
+    assert_eq!(options.log_directory.as_deref(), Some("/var/log/simplon"));
+    for (line, why) in [
+        ("metrics = \":9830\"", "such as 127.0.0.1:9830"),
+        ("metrics = \"127.0.0.1:0\"", "port 0"),
+        ("log-directory = \"logs\"", "begin with a slash"),
+        ("log-format = \"xml\"", "json"),
+    ] {
+        let error = gateway(line).unwrap_err();
+        assert!(error.contains(why), "{line}: {error}");
+    }
+}
+
+#[test]
 fn a_key_is_text_or_encoded_or_in_a_file_and_there_may_be_several() {
     let keys = |psk: &str| {
         let connection = reading(&with_psk(psk)).config.connections.remove(0);

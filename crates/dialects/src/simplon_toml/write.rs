@@ -8,7 +8,7 @@ use model::{
     Ports, Routing, Side, Tries,
 };
 
-use super::read::{ACTIONS, DF_POLICIES, ENCAPSULATIONS, STARTS, UNIQUENESSES, VERSIONS};
+use super::read::{ACTIONS, DF_POLICIES, ENCAPSULATIONS, LOG_FORMATS, STARTS, UNIQUENESSES, VERSIONS};
 use super::routing::{write_bgp, write_vpn};
 use crate::encoding::to_hex;
 use crate::units::write_duration;
@@ -118,6 +118,10 @@ fn gateway(out: &mut Out, options: &GatewayOptions) {
     out.set("route-table", &options.route_table, &None, |table| table.unwrap_or_default().to_string());
     out.set("nat-keepalive", &options.nat_keepalive, &default.nat_keepalive, time);
     out.set("manage-sysctl", &options.manage_sysctl, &default.manage_sysctl, bool::to_string);
+    options.metrics.iter().for_each(|address| out.line(&format!("metrics = {}", shown(address))));
+    out.set("log-format", &options.log_format, &default.log_format, |format| word(&LOG_FORMATS, format));
+    options.log_directory.iter().for_each(|path| out.line(&format!("log-directory = {}", quote(path))));
+    out.set("psk-overlap", &options.psk_overlap, &default.psk_overlap, time);
 }
 
 fn connection(out: &mut Out, connection: &Connection, secrets: bool) {
