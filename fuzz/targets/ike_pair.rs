@@ -128,7 +128,7 @@ impl Pair {
     }
 
     fn deliver(&mut self, to: usize, datagram: &Transmit) {
-        let Transmit { local, remote, payload } = datagram;
+        let Transmit { local, remote, payload, is_probe: _ } = datagram;
         // The endpoint is not asked about keepalives and ESP.
         if remote.port() != 4500 || payload.starts_with(&[0; 4]) {
             self.ends[to].endpoint.handle_datagram(*remote, *local, payload, self.now);
@@ -215,7 +215,7 @@ impl Pair {
                 match output {
                     Output::Transmit(transmit) => self.send(1 - from, transmit),
                     Output::Sa(change) => self.change(from, change),
-                    Output::Event(_) => {}
+                    Output::Event(_) | Output::Probed(_) => {}
                 }
             }
         }

@@ -433,6 +433,7 @@ impl Gateway {
                 ike::Output::Transmit(transmit) => self.outputs.push_back(Output::Transmit(transmit)),
                 ike::Output::Sa(change) => self.take_change(change),
                 ike::Output::Event(event) => self.take_event(event, now),
+                ike::Output::Probed(_) => {}
             }
         }
     }

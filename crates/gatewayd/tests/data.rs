@@ -366,7 +366,12 @@ fn ike_passes_up_and_down_in_the_order_of_the_changes() {
     let at = |end: usize, port| SocketAddr::new(setup.outer[end], port);
     let long = [&[0; 4][..], &[7; 4000]].concat();
     for (port, payload) in [(500, b"main mode".to_vec()), (4500, long.clone()), (4500, vec![0xff]), (4500, vec![1])] {
-        a.handle.send([Order::Transmit(ike::Transmit { local: at(0, port), remote: at(1, port), payload })]);
+        a.handle.send([Order::Transmit(ike::Transmit {
+            local: at(0, port),
+            remote: at(1, port),
+            payload,
+            is_probe: false,
+        })]);
     }
     a.snapshot();
     std::thread::sleep(Duration::from_millis(100));

@@ -71,18 +71,33 @@ pub(crate) enum Again {
 impl Context<'_> {
     /// Sends an IKE message, with the non-ESP marker where its ports want it.
     pub(crate) fn transmit(&mut self, ends: Ends, message: &[u8]) {
-        let payload = if ends.local.port() == self.options.ports.natt {
+        let payload = self.marked(ends, message);
+        self.transmit_raw(ends, payload);
+    }
+
+    /// Sends an IKE message whole, or not at all.
+    pub(crate) fn transmit_probe(&mut self, ends: Ends, message: &[u8]) {
+        let payload = self.marked(ends, message);
+        self.push(ends, payload, true);
+    }
+
+    fn marked(&self, ends: Ends, message: &[u8]) -> Vec<u8> {
+        if ends.local.port() == self.options.ports.natt {
             [&natt::NON_ESP_MARKER[..], message].concat()
         } else {
             message.to_vec()
-        };
-        self.transmit_raw(ends, payload);
+        }
     }
 
     /// Sends an exact UDP payload.
     pub(crate) fn transmit_raw(&mut self, ends: Ends, payload: Vec<u8>) {
+        self.push(ends, payload, false);
+    }
+
+    fn push(&mut self, ends: Ends, payload: Vec<u8>, is_probe: bool) {
         self.counters.sent += 1;
-        self.outputs.push_back(Output::Transmit(Transmit { local: ends.local, remote: ends.remote, payload }));
+        let Ends { local, remote } = ends;
+        self.outputs.push_back(Output::Transmit(Transmit { local, remote, payload, is_probe }));
     }
 
     /// Changes the SAs that carry packets.

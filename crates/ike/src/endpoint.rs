@@ -16,6 +16,7 @@ use sa::{SaChange, SaId};
 use crate::context::{Again, Context, Ends, Numbers, Signal};
 use crate::event::{CloseReason, Counters, DropReason, Event, Output, PeerCounters, Rekey, Trouble};
 use crate::peer::{Options, Peer, PeerId, Peers};
+use crate::probe::{CannotProbe, Probe};
 use crate::session::{IkeSaView, IkeState, Session, jittered};
 use crate::wire::header::Header;
 use crate::{natt, v1, v2};
@@ -241,6 +242,16 @@ impl Endpoint {
         // The deadline may be too early now, which is harmless; it is set right when it comes.
     }
 
+    /// Probes the path that this SA's packets take. [`Output::Probed`] tells what came of it, whatever that is.
+    ///
+    /// # Errors
+    /// When the peer cannot be asked.
+    pub fn probe(&mut self, id: SaId, probe: Probe, now: Instant) -> Result<(), CannotProbe> {
+        let mut result = Err(CannotProbe::NoIkeSa);
+        self.with_child(id, now, |session, ctx| result = session.probe(probe, ctx));
+        result
+    }
+
     /// The first packet came in on this SA: the peer uses it.
     pub fn note_first_inbound(&mut self, id: SaId, now: Instant) {
         self.with_child(id, now, |session, ctx| session.note_first_inbound(id, ctx));
@@ -459,7 +470,10 @@ impl Endpoint {
             match output {
                 Output::Sa(SaChange::Install(sa)) => drop(self.by_child.insert(sa.id, key)),
                 Output::Sa(SaChange::Remove(id)) => drop(self.by_child.remove(id)),
-                Output::Sa(SaChange::Activate(_) | SaChange::Move { .. }) | Output::Transmit(_) | Output::Event(_) => {}
+                Output::Sa(SaChange::Activate(_) | SaChange::Move { .. })
+                | Output::Transmit(_)
+                | Output::Event(_)
+                | Output::Probed(_) => {}
             }
         }
     }

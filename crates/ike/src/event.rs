@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::{Identity, Version};
 use sa::{ChildSuite, SaChange, SaId, Spi, TrafficSelector};
 
-use crate::{Failure, PeerId};
+use crate::{Failure, PeerId, Probed};
 
 /// One thing to do or to tell, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub enum Output {
     Sa(SaChange),
     /// Tell whoever wants to know.
     Event(Event),
+    /// A probe of the path came to its end.
+    Probed(Probed),
 }
 
 /// A UDP datagram. Its payload is exact: where the ports are those of NAT traversal, it begins with the non-ESP
@@ -30,6 +32,9 @@ pub struct Transmit {
     pub remote: SocketAddr,
     /// The UDP payload.
     pub payload: Vec<u8>,
+    /// Whether it is a probe of the path: sent whole and with "don't fragment", whatever the path is believed to take, or
+    /// not at all.
+    pub is_probe: bool,
 }
 
 /// Something that a person or a higher machine may want to know.

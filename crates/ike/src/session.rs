@@ -12,6 +12,7 @@ use sa::{ChildSuite, Path, SaId, Spi, TrafficSelector};
 use crate::context::{Context, Ends};
 use crate::event::{CloseReason, Rekey};
 use crate::peer::PeerId;
+use crate::probe::{CannotProbe, Probe};
 use crate::wire::header::Header;
 use crate::{v1, v2};
 
@@ -167,6 +168,14 @@ impl Session {
     /// has answered.
     pub(crate) fn close(&mut self, reason: CloseReason, ctx: &mut Context<'_>) {
         either!(self, s => s.close(reason, ctx));
+    }
+
+    /// Probes the path to the peer.
+    pub(crate) fn probe(&mut self, probe: Probe, ctx: &mut Context<'_>) -> Result<(), CannotProbe> {
+        match self {
+            Self::V1(_) => Err(CannotProbe::Version),
+            Self::V2(session) => session.probe(probe, ctx),
+        }
     }
 
     /// The peer sent an authentic ESP packet.

@@ -185,7 +185,7 @@ impl<'a> Generator<'a> {
                         self.endpoint.terminate(peer, None, now);
                     }
                 }
-                Output::Event(_) | Output::Sa(_) => {}
+                Output::Event(_) | Output::Sa(_) | Output::Probed(_) => {}
             }
         }
         Ok(())

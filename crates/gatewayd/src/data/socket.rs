@@ -8,6 +8,9 @@ use sa::Path;
 
 use super::{Offloads, Options};
 
+/// Bytes of a datagram that every path takes whole, or as good as: beyond, an IKE message leaves without "don't
+/// fragment".
+const SURELY_WHOLE: usize = 512;
 /// Peers whose paths proved too narrow and were not looked at yet, at most.
 const MAX_NARROW: usize = 64;
 
@@ -65,7 +68,7 @@ impl Sockets {
                 continue;
             }
             all.extend(open_udp(*local, options)?);
-            match raw::bind_esp(*local, &forbidding()) {
+            match raw::bind_esp(*local, &options_for(Kind::Esp)) {
                 Ok(socket) => all.push(Socket { kind: Kind::Esp, socket, segments: false }),
                 Err(e) => notes.push(format!("ESP passes only inside UDP: {e}")),
             }
@@ -102,22 +105,26 @@ impl Sockets {
         self.all.get(number).is_some_and(|s| s.segments)
     }
 
-    /// Sends an IKE datagram. One that is larger than the path takes is fragmented.
+    /// Sends an IKE datagram. One that is larger than the path takes is fragmented on the way, unless it is a probe.
     ///
     /// # Errors
     /// The socket is of no more use.
-    pub(super) fn send_ike(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        let found = self.all.iter().find(|s| s.kind != Kind::Esp && is_from(s, local, true));
-        let Some(Socket { socket, .. }) = found else {
+    pub(super) fn send_ike(&mut self, transmit: &ike::Transmit) -> io::Result<()> {
+        let ike::Transmit { local, remote, payload, is_probe } = transmit;
+        let found = self.all.iter().find(|s| s.kind != Kind::Esp && is_from(s, *local, true));
+        let Some(found) = found else {
             self.stats.no_socket += 1;
             return Ok(());
         };
-        let datagram = Datagram { remote, local: source(local), tos: 0, bytes };
-        match socket.send(&datagram) {
-            Err(e) if os::is_too_big(&e) => {
-                let sent = in_fragments(socket, &datagram, Fragmentation::Allow)?;
-                self.stats.refused += u64::from(sent.is_err());
-            }
+        let datagram = Datagram { remote: *remote, local: source(*local), tos: 0, bytes: payload };
+        let how = match (*is_probe, payload.len() > SURELY_WHOLE) {
+            (true, _) => Fragmentation::Probe,
+            (false, true) => Fragmentation::Allow,
+            (false, false) => usually(found.kind),
+        };
+        match send_as(found, &datagram, how)? {
+            // A probe that the device does not take has its answer: none.
+            Err(e) if os::is_too_big(&e) && *is_probe => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stats.full += 1,
             Err(_) => self.stats.refused += 1,
             Ok(()) => {}
@@ -183,8 +190,8 @@ impl Sockets {
         if self.narrow.len() < MAX_NARROW && !self.narrow.contains(&ip) {
             self.narrow.push(ip);
         }
-        let Some(Socket { socket, .. }) = self.all.get(number) else { return Ok(()) };
-        let sent = in_fragments(socket, datagram, Fragmentation::PathMtu)?;
+        let Some(socket) = self.all.get(number) else { return Ok(()) };
+        let sent = send_as(socket, datagram, Fragmentation::PathMtu)?;
         self.stats.refused += u64::from(sent.is_err());
         Ok(())
     }
@@ -200,16 +207,24 @@ impl Sockets {
     }
 }
 
-fn forbidding() -> SocketOptions {
-    SocketOptions { fragmentation: Fragmentation::Forbid, ..SocketOptions::default() }
+/// What a socket does with a datagram that is larger than the path. ESP is fitted to the path before it gets here.
+const fn usually(kind: Kind) -> Fragmentation {
+    match kind {
+        Kind::Ike => Fragmentation::Allow,
+        Kind::Natt | Kind::Esp => Fragmentation::Forbid,
+    }
+}
+
+fn options_for(kind: Kind) -> SocketOptions {
+    SocketOptions { fragmentation: usually(kind), ..SocketOptions::default() }
 }
 
 fn open_udp(local: IpAddr, options: &Options) -> io::Result<[Socket; 2]> {
-    let ike = SocketOptions { fragmentation: Fragmentation::Allow, ..SocketOptions::default() };
-    let open = |kind, port, how: &SocketOptions| -> io::Result<Socket> {
-        Ok(Socket { kind, socket: udp::bind(SocketAddr::new(local, port), how)?, segments: false })
+    let open = |kind, port| -> io::Result<Socket> {
+        let socket = udp::bind(SocketAddr::new(local, port), &options_for(kind))?;
+        Ok(Socket { kind, socket, segments: false })
     };
-    Ok([open(Kind::Ike, options.ports.ike, &ike)?, open(Kind::Natt, options.ports.natt, &forbidding())?])
+    Ok([open(Kind::Ike, options.ports.ike)?, open(Kind::Natt, options.ports.natt)?])
 }
 
 /// The datagrams of a run.
@@ -232,15 +247,15 @@ pub(super) fn source(local: SocketAddr) -> Option<IpAddr> {
     (!local.ip().is_unspecified()).then(|| local.ip())
 }
 
-/// Sends one datagram with the fragmentation given; the socket forbids it before and after.
-fn in_fragments(
-    socket: &DatagramSocket,
-    datagram: &Datagram<'_>,
-    how: Fragmentation,
-) -> io::Result<Result<(), io::Error>> {
-    socket.set_fragmentation(how)?;
-    let sent = socket.send(datagram);
-    socket.set_fragmentation(Fragmentation::Forbid)?;
+/// Sends one datagram with the fragmentation given; the socket has its own before and after.
+fn send_as(socket: &Socket, datagram: &Datagram<'_>, how: Fragmentation) -> io::Result<Result<(), io::Error>> {
+    let usually = usually(socket.kind);
+    if how == usually {
+        return Ok(socket.socket.send(datagram));
+    }
+    socket.socket.set_fragmentation(how)?;
+    let sent = socket.socket.send(datagram);
+    socket.socket.set_fragmentation(usually)?;
     Ok(sent)
 }
 
@@ -302,11 +317,13 @@ mod tests {
     fn a_datagram_leaves_by_the_socket_of_its_port_and_family_or_not_at_all() {
         let mut sockets = sockets();
         let [ike, natt] = [0, 1].map(|nth| sockets.all[nth].socket.local_addr());
-        sockets.send_ike(natt, natt, &[0; 40]).unwrap();
-        sockets.send_ike(ike, natt, &[0; 50]).unwrap();
+        let ike_of =
+            |local, payload: &[u8]| ike::Transmit { local, remote: natt, payload: payload.to_vec(), is_probe: false };
+        sockets.send_ike(&ike_of(natt, &[0; 40])).unwrap();
+        sockets.send_ike(&ike_of(ike, &[0; 50])).unwrap();
         assert_eq!(received(&sockets, 2).iter().map(Vec::len).collect::<Vec<_>>(), [40, 50]);
-        sockets.send_ike("127.0.0.1:9".parse().unwrap(), natt, &[0; 40]).unwrap();
-        sockets.send_ike("[::1]:500".parse().unwrap(), natt, &[0; 40]).unwrap();
+        sockets.send_ike(&ike_of("127.0.0.1:9".parse().unwrap(), &[0; 40])).unwrap();
+        sockets.send_ike(&ike_of("[::1]:500".parse().unwrap(), &[0; 40])).unwrap();
         assert_eq!(sockets.stats.no_socket, 2);
         let elsewhere = Path { local: "127.0.0.1:9".parse().unwrap(), remote: natt, udp: true };
         assert_eq!(sockets.for_path(&elsewhere), None);

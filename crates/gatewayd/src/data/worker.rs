@@ -173,9 +173,7 @@ impl Worker {
                     // Closing it takes it out of the poller.
                     drop(self.devices.remove(slot));
                 }
-                Order::Transmit(ike::Transmit { local, remote, payload }) => {
-                    self.sockets.send_ike(local, remote, &payload)?;
-                }
+                Order::Transmit(transmit) => self.sockets.send_ike(&transmit)?,
                 // Whoever asked may have gone.
                 Order::Snapshot(answer) => drop(answer.send(self.snapshot(now))),
                 Order::Stop => return Ok(Next::End),

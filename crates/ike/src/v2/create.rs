@@ -71,7 +71,8 @@ impl Established {
             | Exchange::Disown { .. }
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
-            | Exchange::Ask => false,
+            | Exchange::Ask
+            | Exchange::Probe(_) => false,
         });
         let connection = self.connection.clone();
         let configured = connection.children.iter().find(|child| *child.name == **name);
@@ -191,7 +192,8 @@ impl Established {
             | Exchange::Disown { .. }
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
-            | Exchange::Ask => None,
+            | Exchange::Ask
+            | Exchange::Probe(_) => None,
         })
     }
 

@@ -15,6 +15,7 @@ use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Event, Rekey};
 use crate::failure::{Cause, Failure, Side};
 use crate::peer::{Options, PeerId};
+use crate::probe::Probe;
 use crate::session::jittered;
 use crate::wire::header::Header;
 use crate::wire::v2::{Body, Message, NotifyType, exchange, flags};
@@ -24,6 +25,7 @@ use super::child::{Ask, Child, Made, Pending, Stage, grant, install};
 use super::create::{Answered, RekeyingChild};
 use super::fragment::{Channel, Packets};
 use super::keys::{IkeSuite, Verified};
+use super::probe::{self, Probing};
 use super::rekey::{Born, RekeyingIke};
 
 /// Most of our requests outstanding at once, whatever the peer would take.
@@ -60,6 +62,8 @@ pub(super) struct Established {
     pub(super) established_at: Instant,
     pub(super) rekey_at: Option<Instant>,
     pub(super) expires_at: Instant,
+    /// How long the answer to a probe of the path is waited for.
+    pub(super) probe_wait: Duration,
 }
 
 /// What an established IKE SA begins with.
@@ -136,15 +140,17 @@ pub(super) enum Job {
     },
     DeleteIke,
     Ask,
+    Probe(Probe),
 }
 
 /// A request of ours that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Outstanding {
-    id: u32,
+    pub(super) id: u32,
     pub(super) packets: Packets,
     kind: u8,
     pub(super) sent: u32,
+    asked_at: Instant,
     pub(super) at: Instant,
     give_up_at: Option<Instant>,
     pub(super) exchange: Exchange,
@@ -160,6 +166,7 @@ pub(super) enum Exchange {
     RekeyIke(Box<RekeyingIke>),
     DeleteIke,
     Ask,
+    Probe(Probing),
 }
 
 impl Outstanding {
@@ -179,11 +186,12 @@ impl Outstanding {
 
 impl Exchange {
     /// Frees what was set aside for it.
-    fn abandon(&self, ctx: &mut Context<'_>) {
+    pub(super) fn abandon(&self, ctx: &mut Context<'_>) {
         match self {
             Self::CreateChild { pending, .. } => pending.abandon(ctx),
             Self::RekeyChild(rekeying) => rekeying.pending.abandon(ctx),
             Self::Disown { id } => ctx.numbers.release(*id),
+            Self::Probe(probing) => probing.abandon(ctx),
             Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask => {}
         }
     }
@@ -192,7 +200,12 @@ impl Exchange {
     pub(super) const fn makes_child(&self) -> bool {
         match self {
             Self::CreateChild { .. } | Self::RekeyChild(_) => true,
-            Self::DeleteChild { .. } | Self::Disown { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask => false,
+            Self::DeleteChild { .. }
+            | Self::Disown { .. }
+            | Self::RekeyIke(_)
+            | Self::DeleteIke
+            | Self::Ask
+            | Self::Probe(_) => false,
         }
     }
 
@@ -200,7 +213,7 @@ impl Exchange {
     pub(super) fn is_about_children(&self) -> bool {
         match self {
             Self::CreateChild { .. } | Self::RekeyChild(_) | Self::DeleteChild { .. } | Self::Disown { .. } => true,
-            Self::RekeyIke(_) | Self::DeleteIke | Self::Ask => false,
+            Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Probe(_) => false,
         }
     }
 }
@@ -230,6 +243,7 @@ impl Established {
             established_at: ctx.now,
             rekey_at: Some(rekey_at),
             expires_at,
+            probe_wait: Self::first_wait(),
         }
     }
 
@@ -344,7 +358,7 @@ impl Established {
         let Some(place) = self.outstanding.iter().position(|outstanding| outstanding.id == id) else {
             return After::Stay;
         };
-        let exchange = self.outstanding.remove(place).exchange;
+        let Outstanding { exchange, asked_at, .. } = self.outstanding.remove(place);
         let message = Message::decode(verified.first, &verified.plain).ok();
         let message = message.filter(|message| message.unknown_critical.is_none());
         let Some(message) = message.filter(|message| message.notify(NotifyType::INVALID_SYNTAX).is_none()) else {
@@ -378,6 +392,10 @@ impl Established {
             }
             Exchange::DeleteIke => self.finish_closing(ctx),
             Exchange::Ask => After::Stay,
+            Exchange::Probe(probing) => {
+                self.on_probe_answer(probing, asked_at, ctx);
+                After::Stay
+            }
         };
         if !self.awaits_child() {
             self.stillborn.clear();
@@ -436,8 +454,10 @@ impl Established {
                     self.request(core, exchange::INFORMATIONAL, &body, Exchange::DeleteIke, ctx);
                 }
                 Job::Ask => self.request(core, exchange::INFORMATIONAL, &Body::new(), Exchange::Ask, ctx),
+                Job::Probe(probe) => self.start_probe(core, probe, ctx),
             }
         }
+        self.hurry_probe(core, ctx);
     }
 
     /// Whether the window has room for it, and it may go beside what is outstanding.
@@ -446,9 +466,8 @@ impl Established {
         let has_room = first.is_none_or(|first| self.next_request.wrapping_sub(first) < self.window);
         match (&self.fate, job) {
             (Fate::Superseded { .. }, _) => false,
-            (Fate::Closing { .. }, Job::DeleteIke) | (Fate::Live, Job::RekeyIke { .. } | Job::DeleteIke) => {
-                self.outstanding.is_empty()
-            }
+            (Fate::Closing { .. }, Job::DeleteIke)
+            | (Fate::Live, Job::RekeyIke { .. } | Job::DeleteIke | Job::Probe(_)) => self.outstanding.is_empty(),
             (Fate::Closing { .. }, _) => false,
             (
                 Fate::Live,
@@ -469,13 +488,25 @@ impl Established {
         exchange: Exchange,
         ctx: &mut Context<'_>,
     ) {
-        let id = self.next_request;
-        self.next_request = self.next_request.wrapping_add(1);
+        let id = self.take_id();
         let packets = self.channel.seal(core.header(kind, id, false), body, ctx.options.fragment_size, ctx.random);
         core.send(core.ends, &packets, ctx);
+        self.await_answer(id, packets, kind, exchange, ctx);
+    }
+
+    /// The message ID of the next request.
+    pub(super) const fn take_id(&mut self) -> u32 {
+        let id = self.next_request;
+        self.next_request = id.wrapping_add(1);
+        id
+    }
+
+    /// From now on the request is repeated until it is answered.
+    pub(super) fn await_answer(&mut self, id: u32, packets: Packets, kind: u8, exchange: Exchange, ctx: &Context<'_>) {
         let timeout = self.connection.dpd.map(|dpd| dpd.timeout).filter(|timeout| !timeout.is_zero());
         let give_up_at = timeout.map(|timeout| ctx.now + timeout);
-        let mut outstanding = Outstanding { id, packets, kind, sent: 0, at: ctx.now, give_up_at, exchange };
+        let (asked_at, at) = (ctx.now, ctx.now);
+        let mut outstanding = Outstanding { id, packets, kind, sent: 0, asked_at, at, give_up_at, exchange };
         outstanding.schedule(ctx.options, ctx.now);
         self.outstanding.push(outstanding);
     }
@@ -489,7 +520,8 @@ impl Established {
             | Exchange::DeleteChild { .. }
             | Exchange::Disown { .. }
             | Exchange::DeleteIke
-            | Exchange::Ask => None,
+            | Exchange::Ask
+            | Exchange::Probe(_) => None,
         })
     }
 
@@ -740,6 +772,7 @@ impl Established {
 
     fn forget_tasks(&mut self, ctx: &mut Context<'_>) {
         for task in std::mem::take(&mut self.tasks) {
+            probe::cancel(&task.job, ctx);
             if let Job::Disown { id, .. } = task.job {
                 ctx.numbers.release(id);
             }

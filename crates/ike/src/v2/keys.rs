@@ -176,6 +176,15 @@ impl Keys {
         header::LEN + GENERIC + FRAGMENT + self.suite.encryption.iv_len() + padding + self.suite.icv_len()
     }
 
+    /// The most bytes of payloads that a message, or a fragment, of at most `room` bytes can hold, and its length then.
+    pub(super) fn largest_plain(&self, room: usize, as_fragment: bool) -> Option<(usize, usize)> {
+        let frame = header::LEN + GENERIC + if as_fragment { FRAGMENT } else { 0 };
+        let frame = frame + self.suite.encryption.iv_len() + self.suite.icv_len();
+        let text = room.checked_sub(frame)?;
+        let text = text - text % self.suite.encryption.block_len();
+        Some((text.checked_sub(1)?, frame + text))
+    }
+
     /// The message with `plain`, a chain of payloads that begins with one of type `first`, or a fragment of it.
     pub(super) fn seal(
         &mut self,

@@ -10,6 +10,7 @@
 //! | [`create`] | CREATE_CHILD_SA: further Child SAs, rekeying them, its collisions (§1.3, §2.8.1, §2.25.1) |
 //! | [`rekey`] | rekeying the IKE SA, and its collisions (§1.3.2, §2.8.1, §2.25.2) |
 //! | [`info`] | INFORMATIONAL: deletes, liveness (§1.4) |
+//! | [`probe`] | probes of the path (RFC 8899) |
 //! | [`keys`], [`fragment`] | the Encrypted payload (§3.14, RFC 7383) |
 //! | [`propose`] | proposals (§3.3) · [`cookie`] cookies (§2.6) |
 //!
@@ -24,6 +25,7 @@ mod fragment;
 mod info;
 mod init;
 mod keys;
+mod probe;
 mod propose;
 mod rekey;
 mod time;
@@ -42,6 +44,7 @@ use sa::{Path, SaId};
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Rekey};
 use crate::peer::{Options, Peer, PeerId};
+use crate::probe::{CannotProbe, Probe};
 use crate::session::{Algorithms, IkeSaView, IkeState};
 use crate::wire::header::Header;
 use crate::wire::v2::{Body, NotifyType, flags, message};
@@ -309,6 +312,16 @@ impl Session {
             State::InitSent(_) | State::HalfOpen(_) | State::Refused(_) => self.core.closed(reason, ctx),
             State::Closed => State::Closed,
         };
+    }
+
+    /// Probes the path.
+    pub(crate) fn probe(&mut self, probe: Probe, ctx: &mut Context<'_>) -> Result<(), CannotProbe> {
+        match &mut self.state {
+            State::Established(state) => state.probe(&mut self.core, probe, ctx),
+            State::InitSent(_) | State::AuthSent(_) | State::HalfOpen(_) | State::Refused(_) | State::Closed => {
+                Err(CannotProbe::NoIkeSa)
+            }
+        }
     }
 
     /// The peer sent an authentic ESP packet.

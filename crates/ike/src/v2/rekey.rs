@@ -16,6 +16,7 @@ use super::established::{After, Established, Exchange, Fate, Job, Parts, Task, T
 use super::fragment::Channel;
 use super::init::{NONCE_LEN, draw_spi};
 use super::keys::{IkeSuite, Seed};
+use super::probe;
 use super::propose::{accept_ike, choose_ike, offer_ike, offers};
 use super::{Core, Session, State};
 
@@ -268,12 +269,16 @@ impl Established {
     /// it is forgotten after a while.
     pub(super) fn supersede(&mut self, mut born: Born, ctx: &mut Context<'_>) -> After {
         born.established.children = std::mem::take(&mut self.children);
-        let (kept, _) = std::mem::take(&mut self.tasks).into_iter().partition(|task| match task.job {
-            Job::CreateChild { .. } | Job::RekeyChild { .. } | Job::DeleteChild { .. } | Job::Disown { .. } => true,
-            Job::RekeyIke { .. } | Job::DeleteIke | Job::Ask => false,
-        });
+        let (kept, ended): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.tasks).into_iter().partition(|task| match task.job {
+                Job::CreateChild { .. } | Job::RekeyChild { .. } | Job::DeleteChild { .. } | Job::Disown { .. } => true,
+                Job::RekeyIke { .. } | Job::DeleteIke | Job::Ask | Job::Probe(_) => false,
+            });
+        ended.iter().for_each(|task| probe::cancel(&task.job, ctx));
         born.established.tasks = kept;
-        self.outstanding.clear();
+        for outstanding in std::mem::take(&mut self.outstanding) {
+            outstanding.exchange.abandon(ctx);
+        }
         match std::mem::replace(&mut self.fate, Fate::Superseded { until: forget_at(ctx) }) {
             // It was closed while its rekey was under way. For the peer the successor lives and has the children, so
             // it is the successor that has to go.

@@ -11,7 +11,7 @@ use crate::session::{ChildView, IkeSaView, IkeState};
 
 use super::Core;
 use super::child::{Child, Stage};
-use super::established::{After, Established, Fate, Job};
+use super::established::{After, Established, Exchange, Fate, Job};
 
 impl Established {
     pub(super) fn handle_timeout(&mut self, core: &mut Core, ctx: &mut Context<'_>) -> After {
@@ -43,6 +43,10 @@ impl Established {
         for place in 0..self.outstanding.len() {
             let outstanding = &mut self.outstanding[place];
             if outstanding.at > ctx.now {
+                continue;
+            }
+            if matches!(&outstanding.exchange, Exchange::Probe(probing) if probing.is_whole()) {
+                self.repeat_probe(core, place, ctx);
                 continue;
             }
             outstanding.sent += 1;

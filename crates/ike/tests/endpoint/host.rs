@@ -69,6 +69,7 @@ impl Gateway {
                 }
                 Output::Sa(change) => self.change(change),
                 Output::Event(event) => self.events.push((now, event)),
+                Output::Probed(_) => {}
             }
         }
     }

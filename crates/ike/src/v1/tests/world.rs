@@ -249,6 +249,7 @@ impl World {
                 }
                 Output::Sa(change) => self.gateways[side].change(change),
                 Output::Event(event) => self.gateways[side].events.push((self.now, event)),
+                Output::Probed(probed) => unreachable!("IKEv1 sends no probes: {probed:?}"),
             }
         }
     }

@@ -44,6 +44,7 @@ pub(super) struct Node {
     firsts: BTreeMap<(u64, SocketAddr), u64>,
     pub(super) sas: BTreeMap<SaId, Installed>,
     pub(super) events: Vec<(Instant, Event)>,
+    pub(super) probed: Vec<(Instant, crate::Probed)>,
     pub(super) renewals: u32,
     /// When to initiate.
     again_at: Option<Instant>,
@@ -71,6 +72,7 @@ impl Node {
             firsts: BTreeMap::new(),
             sas: BTreeMap::new(),
             events: Vec::new(),
+            probed: Vec::new(),
             renewals: 0,
             again_at: None,
             restarts: false,
@@ -445,6 +447,7 @@ impl World {
                     Output::Transmit(transmit) => self.send(node, transmit),
                     Output::Sa(change) => self.nodes[node].change(change),
                     Output::Event(event) => self.nodes[node].events.push((self.now, event)),
+                    Output::Probed(probed) => self.nodes[node].probed.push((self.now, probed)),
                 }
             }
         }

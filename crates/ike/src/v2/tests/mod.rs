@@ -3,5 +3,6 @@
 mod establish;
 mod failure;
 mod harness;
+mod probe;
 mod rekey;
 mod storm;
