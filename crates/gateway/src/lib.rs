@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`Gateway`] | the machine: configuration, commands, datagrams and ESP events go in; [`Output`]s come out |
 //! | [`plan`] | which policies, devices and routes a configuration asks for, and the way from one plan to another |
+//! | [`health`] | whether a tunnel is fit to carry traffic: SAs, BFD, probes, hysteresis |
 //! | [`mtu`] | how large an inner packet may be, and why |
 //! | [`status`] | what `simplon status` shows; the shapes of `--json` |
 //!
@@ -15,6 +16,7 @@
 
 mod command;
 mod gateway;
+pub mod health;
 pub mod mtu;
 mod output;
 pub mod plan;
