@@ -1,5 +1,9 @@
 //! BGP-4 (RFC 4271) as a pure machine: bytes and a time go in, bytes and routes come out.
 
 mod attributes;
+mod family;
+pub mod policy;
+pub mod rib;
 
 pub use attributes::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, Segment, UnknownAttribute};
+pub use family::{Families, Family};
