@@ -26,6 +26,12 @@ impl Clock {
     }
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, which every process of this machine reads alike; 0 where the kernel has none.
+pub fn monotonic_us() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Wall-clock time as the duration since 1970-01-01 00:00 UTC; zero when the machine believes it is earlier.
 #[expect(clippy::disallowed_methods, reason = "this is where the shells read the clock")]
 pub fn unix_time() -> Duration {
@@ -44,6 +50,12 @@ mod tests {
         assert!(clock.now() >= first);
         assert_eq!(clock.until(Instant::ZERO), Duration::ZERO);
         assert!(clock.until(first + Duration::from_secs(100)) > Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_monotonic_clock_of_the_machine_goes_on() {
+        let first = monotonic_us();
+        assert!(first > 0 && (first..first + 60_000_000).contains(&monotonic_us()));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub struct Arrival {
 
 impl Arrival {
     /// Cuts a payload into the datagrams that it is made of.
-    pub fn cut<'a>(&self, payload: &'a mut [u8]) -> impl Iterator<Item = &'a mut [u8]> {
+    pub fn cut<'a>(&self, payload: &'a mut [u8]) -> impl Iterator<Item = &'a mut [u8]> + use<'a> {
         let segment = if self.segment == 0 { payload.len().max(1) } else { self.segment };
         payload.chunks_mut(segment)
     }
@@ -110,6 +110,10 @@ impl<'a> From<Datagram<'a>> for Run<'a> {
     }
 }
 
+/// Slots begin at odd multiples of this many bytes from each other. A power of two between them would have the beginnings
+/// of all compete for the same few places of the processor's caches, and short datagrams are nothing but beginnings.
+const STAGGER: usize = 1_600;
+
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub struct Sent {
@@ -125,6 +129,8 @@ pub struct Sent {
 #[derive(Debug)]
 pub struct RecvBatch {
     bytes: Vec<u8>,
+    /// Bytes from one slot to the next.
+    stride: usize,
     slot_len: usize,
     incoming: Vec<Incoming>,
     found: Vec<Found>,
@@ -142,8 +148,10 @@ impl RecvBatch {
     /// Room for `slots` datagrams (1 to 64) of at most `slot_len` bytes each. 65,535 bytes take any datagram.
     pub fn new(slots: usize, slot_len: usize) -> Self {
         let (slots, slot_len) = (slots.clamp(1, MAX_BATCH), slot_len.max(1));
+        let stride = slot_len.next_multiple_of(STAGGER) + STAGGER;
         Self {
-            bytes: vec![0; slots * slot_len],
+            bytes: vec![0; slots * stride],
+            stride,
             slot_len,
             incoming: vec![Incoming::EMPTY; slots],
             found: Vec::with_capacity(slots),
@@ -174,11 +182,11 @@ impl RecvBatch {
 
     /// The datagrams, in the order they came, to be opened in place.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Arrival, &mut [u8])> {
-        let slot_len = self.slot_len;
-        let mut slots = self.bytes.chunks_exact_mut(slot_len).enumerate();
+        let stride = self.stride;
+        let mut slots = self.bytes.chunks_exact_mut(stride).enumerate();
         self.found.iter().filter_map(move |f| {
-            let (at, slot) = slots.find(|(at, _)| *at == f.start / slot_len)?;
-            let start = f.start - at * slot_len;
+            let (at, slot) = slots.find(|(at, _)| *at == f.start / stride)?;
+            let start = f.start - at * stride;
             Some((f.arrival, slot.get_mut(start..start + f.arrival.len)?))
         })
     }
@@ -187,7 +195,7 @@ impl RecvBatch {
     fn note(&mut self, count: usize, strip: bool) {
         self.found.clear();
         for (slot, incoming) in self.incoming.iter().take(count).enumerate() {
-            let start = slot * self.slot_len;
+            let start = slot * self.stride;
             let bytes = self.bytes.get(start..start + incoming.len.min(self.slot_len)).unwrap_or_default();
             match arrival(incoming, bytes, strip) {
                 Some((arrival, header)) => self.found.push(Found { arrival, start: start + header }),
@@ -291,7 +299,8 @@ impl DatagramSocket {
         batch.found.clear();
         let mut passed = 0;
         loop {
-            match sys::receive_many(self.as_fd(), &mut batch.bytes, batch.slot_len, &mut batch.incoming) {
+            match sys::receive_many(self.as_fd(), &mut batch.bytes, (batch.stride, batch.slot_len), &mut batch.incoming)
+            {
                 Ok(count) => batch.note(count, self.raw && self.local.is_ipv4()),
                 Err(e) => Self::pass(e, &mut passed)?,
             }
@@ -379,7 +388,7 @@ impl DatagramSocket {
         let mut incoming = [Incoming::EMPTY];
         let mut passed = 0;
         loop {
-            if let Err(e) = sys::receive_many(self.as_fd(), bytes, slot_len, &mut incoming) {
+            if let Err(e) = sys::receive_many(self.as_fd(), bytes, (slot_len, slot_len), &mut incoming) {
                 Self::pass(e, &mut passed)?;
                 continue;
             }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`tun`] | packets to and from the kernel |
 //! | [`udp`], [`raw`] | sockets for IKE and ESP; both give a [`DatagramSocket`], which sends and receives in batches |
+//! | [`tcp`], [`bfd`], [`probe`] | sockets of the control side: BGP, BFD, and probes of the other end |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
 //! | [`netns`] | network namespaces, for tests and the lab |
 //! | [`poll`] | what a data-path thread waits with |
@@ -15,6 +16,7 @@
 //! Every function returns [`std::io::Result`]. Where the kernel's answer alone would not tell a person what failed,
 //! the error says what was tried and keeps the kernel's [`std::io::ErrorKind`].
 
+pub mod bfd;
 pub mod clock;
 mod control;
 mod datagram;
@@ -22,11 +24,14 @@ mod error;
 pub mod netlink;
 pub mod netns;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod raw;
 mod ready;
+mod sockopt;
 mod sys;
 pub mod sysctl;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 
@@ -34,3 +39,4 @@ pub use datagram::{
     Arrival, Datagram, DatagramSocket, Fragmentation, MAX_SEGMENTS, RecvBatch, Run, Sent, SocketOptions,
     is_run_refused, is_too_big,
 };
+pub use sockopt::Origin;

@@ -115,19 +115,20 @@ impl Incoming {
 }
 
 /// Receives without blocking: the first datagram into the first slot of `bytes`, and so on, while datagrams wait and
-/// slots are left, at most [`MAX_BATCH`]. A slot is `slot_len` bytes.
+/// slots are left, at most [`MAX_BATCH`]. A slot is the first `slot_len` of every `stride` bytes.
 #[expect(unsafe_code, reason = "recvmmsg with control messages and without allocating")]
 pub(crate) fn receive_many(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
-    slot_len: usize,
+    (stride, slot_len): (usize, usize),
     incoming: &mut [Incoming],
 ) -> io::Result<usize> {
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; MAX_BATCH];
     let mut headers = [empty_header(); MAX_BATCH];
     let mut count = 0;
-    let slots = bytes.chunks_exact_mut(slot_len).zip(incoming.iter_mut());
+    let slots = bytes.chunks_exact_mut(stride).zip(incoming.iter_mut());
     for ((header, part), (slot, found)) in headers.iter_mut().zip(&mut parts).zip(slots) {
+        let slot = &mut slot[..slot_len.min(stride)];
         *part = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
         let header = &mut header.msg_hdr;
         header.msg_name = (&raw mut found.name.0).cast();
