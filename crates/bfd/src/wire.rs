@@ -311,6 +311,25 @@ mod tests {
     }
 
     #[test]
+    fn the_packets_of_bird_read_as_bird_meant_them() {
+        // What a BIRD 2.0.12 sent on its way up: Init, Up with F to our poll, Up with a poll of its own.
+        let sent: [(u128, bool, bool); 3] = [
+            (0x2080_0318_8cf7_5200_d52d_15e8_000f_4240, false, false),
+            (0x20d0_0318_8cf7_5200_d52d_15e8_0001_86a0, false, true),
+            (0x20e0_0318_8cf7_5200_d52d_15e8_0001_86a0, true, false),
+        ];
+        for (first, poll, is_final) in sent {
+            let bytes = [&first.to_be_bytes()[..], &[0, 1, 0x86, 0xa0, 0, 0, 0, 0]].concat();
+            let packet = Packet::decode(&bytes).unwrap().packet;
+            assert_eq!((packet.poll, packet.is_final, packet.required_min_rx), (poll, is_final, 100_000));
+            assert_eq!(packet.state, if poll || is_final { State::Up } else { State::Init });
+            assert_eq!(packet.desired_min_tx, if poll || is_final { 100_000 } else { 1_000_000 });
+            assert_eq!(packet.your_discriminator.map(NonZeroU32::get), Some(0xd52d_15e8));
+            assert_eq!(packet.encode().as_bytes(), bytes);
+        }
+    }
+
+    #[test]
     fn each_check_finds_its_own_fault_and_the_first_one_wins() {
         let with = |changes: &[(usize, u8)]| {
             let mut bytes = FIRST;
