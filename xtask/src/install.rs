@@ -27,6 +27,17 @@ const PEERS: &[(&str, &str)] = &[
     ("/usr/bin/dpkg-deb", "dpkg"),
 ];
 
+/// What the benchmark measures simplon beside, and with.
+const BENCH: &[(&str, &str)] = &[
+    ("/usr/sbin/openvpn", "openvpn"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/wireguard-go", "wireguard-go"),
+    ("/usr/bin/wg", "wireguard-tools"),
+    ("/usr/sbin/bird", "bird2"),
+    ("/usr/bin/taskset", "util-linux"),
+    ("/usr/bin/ss", "iproute2"),
+];
+
 /// Programs that stand elsewhere on some systems.
 const ELSEWHERE: [&str; 4] = ["/usr/sbin", "/sbin", "/bin", "/usr/bin"];
 
@@ -41,11 +52,24 @@ pub(crate) fn build_tools() -> Outcome {
 
 /// The peers and tools of the lab.
 pub(crate) fn peers() -> Outcome {
+    files(PEERS)
+}
+
+/// Those, and what only the benchmark wants: a distribution that lacks some of it has fewer rows.
+pub(crate) fn bench() -> Outcome {
+    peers()?;
+    if let Err(why) = files(BENCH) {
+        println!("{why}: what is missing will be left out");
+    }
+    Ok(())
+}
+
+fn files(wanted: &[(&str, &'static str)]) -> Outcome {
     let is_there = |path: &str| {
         let name = Path::new(path).file_name().unwrap_or_default();
         Path::new(path).exists() || ELSEWHERE.iter().any(|folder| Path::new(folder).join(name).exists())
     };
-    packages(PEERS.iter().filter(|(path, _)| !is_there(path)).map(|(_, package)| *package).collect())
+    packages(wanted.iter().filter(|(path, _)| !is_there(path)).map(|(_, package)| *package).collect())
 }
 
 fn packages(missing: Vec<&str>) -> Outcome {

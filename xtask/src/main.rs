@@ -72,8 +72,10 @@ fn test() -> Outcome {
 /// The figures.
 fn bench(names: &[&str]) -> Outcome {
     install::build_tools()?;
-    install::peers()?;
+    install::bench()?;
     cargo(&["build", "--release", "--package", "cli"])?;
+    // The same gateway less its encryption, to measure what that costs.
+    cargo(&["build", "--release", "--package", "gatewayd", "--example", "without_encryption"])?;
     program(simplon("release"), &[&["bench"], names].concat())
 }
 

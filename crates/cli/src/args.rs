@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -261,15 +261,107 @@ pub(crate) struct BenchArgs {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Everything, beside strongSwan, in network namespaces (what `simplon bench` alone does)
+    /// Everything, beside its peers, in network namespaces (what `simplon bench` alone does)
     Report(BenchReportArgs),
     /// Drive one responder with many peers and count the tunnels a second
     Handshakes(BenchHandshakesArgs),
+    /// One of the load generators that the parts of the report use
+    #[command(subcommand, hide = true)]
+    Load(BenchLoadCommand),
+}
+
+/// A load generator. Each says what it found as JSON.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchLoadCommand {
+    /// Count packets, and answer who asks, until killed
+    Count {
+        /// Where to
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Send packets to a counter, and look for the best rate, or keep to one
+    Packets {
+        /// The counter
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: SocketAddr,
+        /// Bytes of each IP packet
+        #[arg(long, value_name = "BYTES", default_value_t = 64)]
+        size: usize,
+        /// Milliseconds of one rate
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 300)]
+        time: u64,
+        /// Per cent that may be lost
+        #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+        tolerated: f64,
+        /// Packets a second; 0 is as fast as can be
+        #[arg(long, value_name = "NUMBER")]
+        rate: Option<f64>,
+    },
+    /// Have many addresses exchange a packet each with a counter
+    Touch {
+        /// The counter
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: SocketAddr,
+        /// The first address
+        #[arg(long, value_name = "ADDRESS")]
+        first: Ipv4Addr,
+        /// How many addresses
+        #[arg(long, value_name = "NUMBER")]
+        count: u32,
+    },
+    /// Take many TCP streams and count what arrives
+    Sink {
+        /// Where
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+        /// How many streams
+        #[arg(long, value_name = "NUMBER")]
+        streams: u32,
+        /// Milliseconds before counting
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 500)]
+        warm_up: u64,
+        /// Milliseconds of counting
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 2_000)]
+        time: u64,
+    },
+    /// Send many TCP streams from many addresses
+    Source {
+        /// The sink
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: SocketAddr,
+        /// The first address
+        #[arg(long, value_name = "ADDRESS")]
+        first: Ipv4Addr,
+        /// How many streams
+        #[arg(long, value_name = "NUMBER")]
+        streams: u32,
+    },
+    /// Say a whole table of BGP routes
+    Routes {
+        /// Our address
+        #[arg(long, value_name = "ADDRESS")]
+        local: Ipv4Addr,
+        /// Our AS
+        #[arg(long, value_name = "AS", default_value_t = 65_000)]
+        local_as: u32,
+        /// Who listens
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: SocketAddr,
+        /// How many prefixes
+        #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000)]
+        prefixes: u32,
+        /// How many sets of attributes they share
+        #[arg(long, value_name = "NUMBER", default_value_t = 150_000)]
+        attributes: u32,
+        /// Seconds to keep the session after the last route
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        linger: u64,
+    },
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchReportArgs {
-    /// Only these parts: handshakes, idle, data
+    /// Only these parts: handshakes, idle, data, small, rtt, many, rekey, bgp
     #[arg(value_name = "PART")]
     pub(crate) parts: Vec<String>,
     /// Rounds of every measurement; the median counts
@@ -353,6 +445,8 @@ mod tests {
             "simplon bench --json",
             "simplon bench data --rounds 5",
             "simplon bench report handshakes",
+            "simplon bench small rtt many rekey bgp --json",
+            "simplon bench load packets --to 10.62.0.2:9009 --rate 1000",
             "simplon bench handshakes --local 10.9.0.2 --remote 10.9.0.1 --psk key --remote-net 10.1.0.0/16 --json",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));

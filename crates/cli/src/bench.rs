@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use base::Secret;
-use loadgen::{Load, Report};
+use loadgen::packets::{self, Stream};
+use loadgen::routes::{self, Feed};
+use loadgen::{Load, Report, streams};
 use model::{Identity, Ports, Version};
 
-use crate::args::{BenchArgs, BenchCommand, BenchHandshakesArgs, BenchReportArgs};
+use crate::args::{BenchArgs, BenchCommand, BenchHandshakesArgs, BenchLoadCommand, BenchReportArgs};
 use crate::exit::{Code, Failed};
 use crate::lab::{enter, failed, out, say_json};
 use crate::say;
@@ -18,6 +20,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<Code, Failed> {
         // `bench handshakes` is the generator; the part of that name is `bench report handshakes`.
         Some(BenchCommand::Report(args)) => report(&args),
         Some(BenchCommand::Handshakes(args)) => handshakes(args),
+        Some(BenchCommand::Load(command)) => generate(command),
     }
 }
 
@@ -53,6 +56,43 @@ fn handshakes(args: BenchHandshakesArgs) -> Result<Code, Failed> {
     let report = report.map_err(|e| Failed::new(Code::Failed, format!("the load generator: {e}")))?;
     said?;
     Ok(if report.established == load.count { Code::Ok } else { Code::Failed })
+}
+
+/// Runs a load generator; what it found is a line of JSON.
+fn generate(command: BenchLoadCommand) -> Result<Code, Failed> {
+    let failed = |error: std::io::Error| Failed::new(Code::Failed, format!("the load generator: {error}"));
+    match command {
+        BenchLoadCommand::Count { listen } => packets::count(listen).map(|()| Code::Ok).map_err(failed),
+        BenchLoadCommand::Packets { to, size, time, tolerated, rate } => {
+            let stream = Stream { to, size, time: Duration::from_millis(time), tolerated };
+            match rate {
+                Some(rate) => say_json(&packets::send(&stream, rate).map_err(failed)?),
+                None => say_json(&packets::find(&stream).map_err(failed)?),
+            }
+        }
+        BenchLoadCommand::Touch { to, first, count } => {
+            let answered = packets::touch(first, count, to).map_err(failed)?;
+            say_json(&serde_json::json!({ "answered": answered }))
+        }
+        BenchLoadCommand::Sink { listen, streams, warm_up, time } => {
+            let [warm_up, time] = [warm_up, time].map(Duration::from_millis);
+            say_json(&streams::sink(listen, streams, warm_up, time).map_err(failed)?)
+        }
+        BenchLoadCommand::Source { to, first, streams } => {
+            streams::source(first, streams, to, Duration::from_secs(60)).map(|()| Code::Ok).map_err(failed)
+        }
+        BenchLoadCommand::Routes { local, local_as, to, prefixes, attributes, linger } => {
+            let feed = Feed { local, local_as, to, prefixes, attributes, linger: Duration::from_secs(linger) };
+            let mut said = Ok(Code::Ok);
+            let done = routes::feed(
+                &feed,
+                || drop(say("established\n")),
+                |fed| said = say(&format!("{}\n", serde_json::json!(fed))),
+            );
+            done.map_err(failed)?;
+            said
+        }
+    }
 }
 
 fn tell(report: &Report, json: bool) -> Result<Code, Failed> {

@@ -7,7 +7,7 @@
 //! | `status`, `detail`, `table` | `status` |
 //! | `check` | `check` |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
-//! | `bench` | `bench`, `bench report`, `handshakes` |
+//! | `bench` | `bench`, `bench report`, `handshakes`, `load` |
 //!
 //! Exit codes are those of [`exit::Code`] (docs/book/cli.md).
 

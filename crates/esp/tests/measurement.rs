@@ -1,4 +1,5 @@
 //! The data path without its encryption: a process of its own, for what it asks for cannot be taken back.
+#![expect(clippy::unwrap_used, reason = "a panic in a test is the verdict")]
 
 use base::algorithm::Encryption;
 use base::{Instant, Secret};
@@ -50,7 +51,7 @@ fn only_who_asks_for_it_gets_packets_in_clear_and_with_the_same_lengths() {
     assert_eq!(open_len, sealed_len);
 
     // An SA from before is as strict as ever, and those of now understand each other.
-    assert_eq!(decrypting.open(&mut open.clone()[..open_len], Tos(0), now), Err(Dropped::BadIntegrity));
+    assert_eq!(decrypting.open(&mut { open }[..open_len], Tos(0), now), Err(Dropped::BadIntegrity));
     let opened = believing.open(&mut open[..open_len], Tos(0), now).unwrap();
     let Content::Packet(range) = opened.content else { panic!("{opened:?}") };
     assert_eq!(open[range], inner);

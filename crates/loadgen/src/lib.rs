@@ -1,6 +1,15 @@
-//! A load generator: one process that is a thousand IKE peers, each with an identity and a selector of
-//! its own, and measures how fast a responder takes them. It opens no TUN device and carries no traffic.
+//! Load generators, each in one process, to measure who takes the load.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`run`] | a thousand IKE peers, each with an identity and a selector of its own; they carry no traffic |
+//! | [`packets`] | UDP packets at a rate, counted where they arrive |
+//! | [`streams`] | many TCP streams from many addresses |
+//! | [`routes`] | a whole table of BGP routes |
 
 mod handshakes;
+pub mod packets;
+pub mod routes;
+pub mod streams;
 
 pub use handshakes::{Load, Report, run};

@@ -1,15 +1,52 @@
 //! What the kernel knows about a process: `/proc/PID` (proc(5)).
 
 use std::fs;
+use std::iter::Sum;
+use std::ops::Sub;
 
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::error::{Error, Result};
 
-/// Seconds of CPU that a process has used, its threads that ended included; to a hundredth.
+/// Seconds of CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cpu {
+    /// In the process itself.
+    pub(super) user: f64,
+    /// In the kernel on its behalf.
+    pub(super) system: f64,
+}
+
+impl Cpu {
+    pub(super) fn total(self) -> f64 {
+        self.user + self.system
+    }
+}
+
+impl Sub for Cpu {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { user: self.user - before.user, system: self.system - before.system }
+    }
+}
+
+impl Sum for Cpu {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self { user: a.user + b.user, system: a.system + b.system })
+    }
+}
+
+/// What a process has used, its threads that ended included; to a hundredth of a second.
+pub(super) fn cpu(pid: u32) -> Result<Cpu> {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+    let (user, system) = ticks(&read(pid, "stat")?).unwrap_or((0, 0));
+    Ok(Cpu { user: user as f64 / per_second, system: system as f64 / per_second })
+}
+
+/// Both together.
 pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
-    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Ok(ticks(&read(pid, "stat")?).unwrap_or(0) as f64 / per_second as f64)
+    Ok(cpu(pid)?.total())
 }
 
 /// Resident memory of a process in kB.
@@ -36,11 +73,11 @@ fn read(pid: u32, file: &str) -> Result<String> {
 }
 
 /// Fields 14 and 15, counted after the command's name, which may hold anything.
-fn ticks(stat: &str) -> Option<u64> {
+fn ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+    Some((next()?, next()?))
 }
 
 fn resident(status: &str) -> Option<u64> {
@@ -52,9 +89,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_and_system_time_are_added_whatever_the_command_is_called() {
+    fn user_and_system_time_are_found_whatever_the_command_is_called() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 7 7 20 0 1 0 100 1000 200";
-        assert_eq!(ticks(stat), Some(300));
+        assert_eq!(ticks(stat), Some((250, 50)));
         assert_eq!(ticks("42 (a) S 1"), None);
     }
 

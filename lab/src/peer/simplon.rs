@@ -163,7 +163,7 @@ pub(crate) fn written(lab: &Lab, place: &Place, plan: Plan) -> Result<String> {
 }
 
 /// The connection in simplon's own format.
-fn simplon_toml(spec: &ConnectionSpec) -> String {
+pub(crate) fn simplon_toml(spec: &ConnectionSpec) -> String {
     let mut out = String::new();
     let version = match spec.version {
         Version::V1 => "ikev1",

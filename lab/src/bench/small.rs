@@ -1,0 +1,59 @@
+//! Small packets: how many UDP packets of 64 bytes a tunnel passes in a second.
+//!
+//! Sender, both gateways and receiver share the processors of one machine. A sender that sends as fast as it can takes
+//! from the gateways what they need, so what counts is the best rate at which all but a few arrive; what arrives of a
+//! flood stands beside it (`loadgen::packets`).
+
+use serde_json::Value;
+
+use crate::bench::data::{build, plugins_for};
+use crate::bench::figures::{Row, Samples};
+use crate::bench::gateways::Gateway;
+use crate::bench::path::Case;
+use crate::bench::{Part, Skipped};
+use crate::error::Result;
+use crate::shell::Shell;
+
+/// Bytes of an IP packet.
+const SIZE: &str = "64";
+/// Milliseconds of one rate.
+const TIME: &str = "300";
+/// Per cent that may be lost.
+const TOLERATED: &str = "1";
+
+/// Measures every gateway by turns.
+pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) -> Result<Vec<Row>> {
+    let mut tunnels = Vec::new();
+    for gateway in Gateway::PEERS {
+        let plugins = plugins_for(gateway, Case::GCM, shell)?;
+        let what = format!("small packets, {gateway}");
+        if let Some(mut tunnel) = build(gateway, Case::GCM, plugins, &what, skipped, shell)? {
+            tunnel.serve_counter()?;
+            tunnels.push((tunnel, Samples::default()));
+        }
+    }
+    for round in 1..=rounds {
+        for (tunnel, samples) in &mut tunnels {
+            let said = tunnel.packets(&["--size", SIZE, "--time", TIME, "--tolerated", TOLERATED])?;
+            let number = |of: &str, what: &str| said[of][what].as_f64().unwrap_or(0.0);
+            samples.push("best_per_second", number("best", "arrived_per_second"));
+            samples.push("best_lost_percent", number("best", "lost_percent"));
+            samples.push("flood_sent_per_second", number("flood", "sent_per_second"));
+            samples.push("flood_arrived_per_second", number("flood", "arrived_per_second"));
+            samples.push("tried", said["tried"].as_array().map_or(0, Vec::len) as f64);
+            shell.say(&format!(
+                "  64-byte packets, round {round}: {} {:.0} a second with {:.1} % lost, {:.0} of a flood of {:.0}{}",
+                tunnel.gateway,
+                samples.last("best_per_second"),
+                samples.last("best_lost_percent"),
+                samples.last("flood_arrived_per_second"),
+                samples.last("flood_sent_per_second"),
+                if said["best"] == Value::Null { " (nothing passed)" } else { "" },
+            ));
+        }
+    }
+    Ok(tunnels
+        .into_iter()
+        .map(|(tunnel, samples)| samples.into_row(Part::Small, "64 bytes", tunnel.gateway.name()))
+        .collect())
+}
