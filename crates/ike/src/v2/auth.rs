@@ -44,10 +44,17 @@ impl InitExchange {
         PrfKey::new(suite.prf, padded.expose()).compute(&[message, nonce, identity.expose()])
     }
 
-    /// Whether any of the keys makes this proof.
-    fn verify(&self, suite: IkeSuite, psks: &[Secret], id_body: &[u8], of_initiator: bool, proof: &[u8]) -> bool {
+    /// Which of the keys makes this proof.
+    fn verify<'k>(
+        &self,
+        suite: IkeSuite,
+        psks: &'k [Secret],
+        id_body: &[u8],
+        of_initiator: bool,
+        proof: &[u8],
+    ) -> Option<&'k Secret> {
         let claimed = Secret::from(proof);
-        psks.iter().any(|psk| self.proof(suite, psk, id_body, of_initiator) == claimed)
+        psks.iter().find(|psk| self.proof(suite, psk, id_body, of_initiator) == claimed)
     }
 }
 
@@ -242,7 +249,7 @@ impl AuthSent {
             return Err(Cause::RefusedExchange("the peer proves itself otherwise than with a pre-shared key"));
         }
         let verified = self.init.verify(self.suite(), &connection.psk, body, false, auth.data);
-        if verified { Ok(()) } else { Err(Cause::WrongPsk) }
+        if verified.is_some() { Ok(()) } else { Err(Cause::WrongPsk) }
     }
 
     /// RFC 7296 §2.21.2: the responder holds the IKE SA for established, so it is told. Once, without waiting for
@@ -280,6 +287,8 @@ struct Identified {
     peer: PeerId,
     connection: Arc<Connection>,
     remote_id: Identity,
+    /// The key it proved itself with.
+    psk: Secret,
 }
 
 /// a -- IKE_AUTH { IDi, IDr, AUTH, SA, TSi, TSr } -> b
@@ -318,14 +327,13 @@ fn accept(
     ctx: &mut Context<'_>,
 ) -> State {
     let HalfOpen { channel, init, .. } = half;
-    let Identified { peer, connection, remote_id } = identified;
+    let Identified { peer, connection, remote_id, psk } = identified;
     (core.peer, core.connection) = (Some(peer), Some(connection.clone()));
     let local_id = connection.local_id(core.ends.local.ip());
     let id = id_body(&local_id);
-    let nothing = Secret::default();
-    let psk = connection.psk.first().unwrap_or(&nothing);
     let mut body = Body::new();
-    body.id(false, &id).auth(AUTH_SHARED_KEY, init.proof(channel.keys.suite(), psk, &id, false).expose());
+    // With the key that the peer proved itself with: while a key is being changed it may know no other.
+    body.id(false, &id).auth(AUTH_SHARED_KEY, init.proof(channel.keys.suite(), &psk, &id, false).expose());
 
     let parts = Parts { channel, peer, connection, local_id, remote_id, next_request: 0, expected: 1 };
     let mut established = Established::new(parts, ctx);
@@ -374,9 +382,11 @@ fn identify(
         let ours = first.connection.ike.iter().map(Offer::from).collect();
         return Err(Box::new(failure(Cause::NoIkeProposal, best).with_offers(ours, Vec::new())));
     }
-    let proves = |peer: &&&&Peer| init.verify(suite, &peer.connection.psk, id_i.body, true, auth.data);
-    match allowing.iter().find(proves) {
-        Some(peer) => Ok(Identified { peer: peer.id, connection: peer.connection.clone(), remote_id: theirs }),
+    let proof = |peer: &Peer| init.verify(suite, &peer.connection.psk, id_i.body, true, auth.data).cloned();
+    match allowing.iter().find_map(|peer| Some((peer, proof(peer)?))) {
+        Some((peer, psk)) => {
+            Ok(Identified { peer: peer.id, connection: peer.connection.clone(), remote_id: theirs, psk })
+        }
         None => Err(failure(Cause::WrongPsk, best)),
     }
 }
@@ -497,8 +507,8 @@ mod tests {
         let id_r = id_body(&Identity::Ip([192, 0, 2, 1].into()));
         let of_i = bytes("2cd2f886cb9abb84e76b723e25a3e80d464451d1634a5d4ae773a15184ea12e6");
         let of_r = bytes("256c110cb1da8a337b83edea424cc4e0d70969a9b0bf5665dcda98c35638b24c");
-        assert!(init.verify(suite, &[Secret::from(&b"no"[..]), psk.clone()], &id_i, true, &of_i));
+        assert!(init.verify(suite, &[Secret::from(&b"no"[..]), psk.clone()], &id_i, true, &of_i).is_some());
         assert_eq!(init.proof(suite, &psk, &id_r, false).expose(), of_r);
-        assert!(!init.verify(suite, &[psk], &id_r, true, &of_i));
+        assert!(init.verify(suite, &[psk], &id_r, true, &of_i).is_none());
     }
 }
