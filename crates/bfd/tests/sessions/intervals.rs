@@ -62,6 +62,16 @@ fn a_neighbor_that_polls_is_answered_at_once_and_its_new_intervals_count() {
 }
 
 #[test]
+fn an_answer_that_tells_our_new_state_is_not_followed_by_the_same_again() {
+    let mut alone = Alone::new(config(A, B));
+    alone.pass(MS);
+    alone.theirs.poll = true;
+    alone.say(State::Down).unwrap();
+    let (packets, _) = alone.outputs();
+    assert_eq!((packets.len(), packets[0].is_final, packets[0].state), (1, true, State::Init));
+}
+
+#[test]
 fn a_neighbor_that_takes_packets_sooner_does_not_wait_for_the_old_interval() {
     let mut alone = Alone::up();
     alone.theirs.required_min_rx = 30_000_000;
@@ -180,6 +190,10 @@ fn in_demand_mode_we_are_silent_but_for_answers_and_our_own_polls() {
 
     alone.theirs.demand = false;
     alone.say(State::Up).unwrap();
+    assert!(pass(&mut alone, 1_000).len() >= 9);
+    // One that is not Up itself cannot be in Demand mode, whatever it says.
+    alone.theirs.demand = true;
+    alone.say(State::Init).unwrap();
     assert!(pass(&mut alone, 1_000).len() >= 9);
     // It goes on being watched all the while.
     alone.theirs.demand = true;

@@ -156,6 +156,9 @@ fn a_neighbor_that_restarts_with_another_discriminator_is_followed() {
     assert_eq!(alone.status().state, State::Up);
     assert_eq!(alone.status().remote_discriminator, Some(alone.theirs.my_discriminator));
     assert_eq!((alone.status().counters.flaps, alone.status().counters.ups), (1, 2));
+    // The poll of the second that was Down was never answered; that of 100 ms does not wait for it.
+    let (packets, _) = alone.outputs();
+    assert_eq!(packets.last().map(|packet| (packet.poll, packet.desired_min_tx)), Some((true, 100_000)));
 }
 
 #[test]
