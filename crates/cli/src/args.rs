@@ -68,9 +68,9 @@ pub(crate) struct GatewayArgs {
     /// What to log: error, warn, info, debug, or a filter such as info,ike=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: String,
-    /// How to write the log
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    /// How to write the log, whatever the configuration says
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
     /// UDP port of IKE in place of 500, for tests
     #[arg(long, value_name = "PORT", hide_short_help = true)]
     pub(crate) port: Option<u16>,

@@ -82,10 +82,7 @@ fn row(connection: &ConnectionStatus) -> Vec<String> {
         let udp = if sa.encapsulation == "udp" { "/udp" } else { "" };
         format!("{}{udp}{more}{}", sa.suite, mark(active.iter().any(|sa| sa.is_weak)))
     });
-    // Also by SAs that are gone: a rekey is no new beginning for whoever watches.
-    let mut carried = connection.carried;
-    let sas = connection.children.iter().flat_map(|c| &c.sas);
-    sas.filter_map(|sa| sa.traffic.as_ref()).for_each(|traffic| carried.add(traffic));
+    let carried = connection.carried_in_all();
     vec![
         connection.name.clone(),
         connection.state.to_string(),

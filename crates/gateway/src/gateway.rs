@@ -14,7 +14,7 @@ use crate::command::{Command, CommandError, RekeyWhat, nearest};
 use crate::mtu;
 use crate::output::{GatewayEvent, Output, Severity};
 use crate::plan::{Plan, Wanted};
-use crate::record::{LiveSa, Record};
+use crate::record::{LiveSa, Record, State};
 use crate::status::{self, Status};
 use crate::tally::{Negotiations, Phases};
 
@@ -266,6 +266,12 @@ impl Gateway {
     /// Whether there is any IKE SA, be it half-open or about to end.
     pub fn has_sas(&self) -> bool {
         !self.endpoint.sas().is_empty()
+    }
+
+    /// How many connections are up, and how many there are.
+    pub fn count_up(&self) -> (usize, usize) {
+        let states = self.by_name.values().filter_map(|id| Some(self.records.get(id)?.state));
+        (states.filter(|state| *state == State::Up).count(), self.by_name.len())
     }
 
     /// How far the two phases of a connection are.

@@ -32,6 +32,9 @@ pub struct GatewayStatus {
     pub ike_port: u16,
     /// UDP port of NAT traversal.
     pub natt_port: u16,
+    /// The version of simplon; filled in by the shell.
+    #[serde(default)]
+    pub version: String,
     /// What IKE has counted.
     pub ike: IkeCounters,
     /// What the data path has counted beside its SAs; filled in by the shell.
@@ -132,7 +135,7 @@ pub struct DpdStatus {
 }
 
 /// What the SAs of a connection carried that are gone: replaced, or taken down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// Packets that arrived.
     pub packets_in: u64,
@@ -142,6 +145,12 @@ pub struct Carried {
     pub packets_out: u64,
     /// Bytes of them.
     pub bytes_out: u64,
+    /// Packets that arrived and were dropped, by reason.
+    #[serde(default)]
+    pub dropped_in: BTreeMap<String, u64>,
+    /// Packets that were to leave and were dropped, by reason.
+    #[serde(default)]
+    pub dropped_out: BTreeMap<String, u64>,
 }
 
 impl Carried {
@@ -151,6 +160,34 @@ impl Carried {
         self.bytes_in += traffic.inbound.bytes;
         self.packets_out += traffic.outbound.packets;
         self.bytes_out += traffic.outbound.bytes;
+        add_to(&mut self.dropped_in, &traffic.inbound.dropped);
+        add_to(&mut self.dropped_out, &traffic.outbound.dropped);
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        add_to(&mut self.dropped_in, &other.dropped_in);
+        add_to(&mut self.dropped_out, &other.dropped_out);
+    }
+}
+
+fn add_to(sums: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>) {
+    for (reason, count) in more {
+        *sums.entry(reason.clone()).or_default() += count;
+    }
+}
+
+impl ConnectionStatus {
+    /// All that it carried since the gateway started: also by SAs that are gone, so that a rekey is no new beginning.
+    pub fn carried_in_all(&self) -> Carried {
+        let mut sum = self.carried.clone();
+        let sas = self.children.iter().flat_map(|child| &child.sas);
+        sas.filter_map(|sa| sa.traffic.as_ref()).for_each(|traffic| sum.add(traffic));
+        sum
     }
 }
 
@@ -406,6 +443,7 @@ pub(crate) fn of<'a>(
         uptime_s: now.since_start().as_secs(),
         ike_port: options.ports.ike,
         natt_port: options.ports.natt,
+        version: String::new(),
         ike: ike_counters(endpoint),
         data_path: None,
     };

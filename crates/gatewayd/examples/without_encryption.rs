@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use gatewayd::Options;
 use gatewayd::data::Offloads;
 use gatewayd::files::Load;
+use gatewayd::log::Format;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         socket: socket.into(),
         ports: (None, None),
         offloads: Offloads::Auto,
+        log: Format::default(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

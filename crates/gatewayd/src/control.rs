@@ -1,26 +1,30 @@
 //! The control loop: one task that owns the gateway, hears everybody and carries out what comes out, in order.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::{Instant, Machine, Random};
-use gateway::{Gateway, Output};
+use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
 use os::clock::Clock;
 use sa::{SaChange, SaId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::{Answer, Asked, Request, Server};
-use crate::carried::Ledger;
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
+use crate::log::{Format, Log};
+use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
 use crate::world::World;
-use crate::{Error, host, log};
+use crate::{Error, host, metrics};
 
 /// How long the polite end may take: peers that answer sooner end it sooner.
 const FAREWELL: Duration = Duration::from_millis(1_200);
@@ -40,6 +44,8 @@ pub struct Options {
     pub ports: (Option<u16>, Option<u16>),
     /// Whether the kernel's offloads are used.
     pub offloads: data::Offloads,
+    /// How the log is written.
+    pub log: Format,
 }
 
 /// Runs a gateway until it is told to stop by SIGTERM or SIGINT. SIGHUP makes it read its configuration again. Must be
@@ -53,6 +59,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut world = World::open().await.map_err(|e| Error::system("talk to the kernel's routing", e))?;
     let own = world.own_addresses().await.map_err(|e| Error::system("list the addresses of this host", e))?;
     let reading = options.load.read(&own)?;
+    let mut log = Log::new(options.log.clone());
+    log.configure(&reading.config.gateway);
     for note in &reading.notes {
         info!("{note}");
     }
@@ -78,7 +86,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         resolver: Resolver::default(),
         refresh_at: clock.now(),
         guard: Guard::new(config.gateway.ports),
-        ledger: Ledger::default(),
+        log,
+        notifier: Notifier::from_environment(),
+        metrics: None,
+        ask: server.asker(),
         lost: BTreeMap::new(),
         failed: None,
     };
@@ -134,7 +145,11 @@ struct Control {
     resolver: Resolver,
     refresh_at: Instant,
     guard: Guard,
-    ledger: Ledger,
+    log: Log,
+    notifier: Notifier,
+    metrics: Option<metrics::Server>,
+    /// How the metrics ask for the status.
+    ask: mpsc::Sender<Asked>,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -145,6 +160,7 @@ impl Control {
     /// Brings the first configuration into effect. What the kernel refuses is an error now, while a person watches.
     async fn start(&mut self, config: Config, world: &mut World) -> Result<(), Error> {
         host::settle(&host::check(&config), config.gateway.manage_sysctl);
+        self.serve_metrics(config.gateway.metrics).await?;
         self.note_own_addresses(world).await;
         self.gateway.apply(config, self.clock.now());
         self.carry_out(world).await;
@@ -152,6 +168,20 @@ impl Control {
             return Err(error);
         }
         self.refresh(world).await;
+        self.notifier.ready();
+        Ok(())
+    }
+
+    /// Serves metrics at this address, and at no other.
+    async fn serve_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), Error> {
+        if self.metrics.as_ref().map(metrics::Server::address) != address {
+            self.metrics = None;
+            if let Some(address) = address {
+                let server = metrics::Server::listen(address, self.ask.clone()).await;
+                self.metrics = Some(server.map_err(|e| Error::system(format!("serve metrics at {address}"), e))?);
+                info!("metrics are served at http://{address}/metrics");
+            }
+        }
         Ok(())
     }
 
@@ -178,6 +208,7 @@ impl Control {
                 }
                 Some(asked) = server.asked() => self.answer(asked, world).await,
                 () = self.resolver.answered() => self.refresh_at = self.clock.now(),
+                () = self.notifier.beat(&self.handle) => {}
                 () = tokio::time::sleep(wait) => {}
                 _ = signals.hangup.recv() => drop(self.reload(world).await),
                 _ = signals.terminate.recv() => break,
@@ -206,11 +237,14 @@ impl Control {
                 Report::Esp(event) => self.gateway.handle_esp_event(event, self.clock.now()),
                 Report::Alive(id) => self.gateway.note_alive(id, self.clock.now()),
                 Report::PathMtu { remote, mtu } => {
-                    info!("the path to {remote} takes packets of at most {mtu} bytes");
+                    let text = format!("the path to {remote} takes packets of at most {mtu} bytes");
+                    self.log.note(Severity::Info, "path_mtu", text);
                     self.gateway.note_path_mtu(remote, mtu, self.clock.now());
                 }
-                Report::Notice(text) => warn!("{text}"),
-                Report::Refused(why) => error!("the data path refused an order: {why}"),
+                Report::Notice(text) => self.log.note(Severity::Warning, "data_path", text),
+                Report::Refused(why) => {
+                    self.log.note(Severity::Warning, "data_path", format!("the data path refused an order: {why}"));
+                }
                 Report::Ended(why) => return Some(why.unwrap_or_else(|| "it stopped".to_owned())),
             }
             self.note_lost(reports.dropped());
@@ -241,7 +275,6 @@ impl Control {
                     if let SaChange::Install(sa) = &change {
                         debug!(connection = %sa.label.connection, "SA {:?} of {} is installed", sa.id, sa.label);
                     }
-                    orders.extend(self.ledger.note(&change));
                     orders.push(Order::Sa(change));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
@@ -249,7 +282,13 @@ impl Control {
                     self.guard.note_policy(&change);
                     orders.push(Order::Policy(change));
                 }
-                Output::Event(event) => log::event(&event),
+                Output::Event(event) => {
+                    self.log.tell(&event, |name| self.gateway.phases(name));
+                    if event.name == "state" {
+                        let (up, all) = self.gateway.count_up();
+                        self.notifier.status(format!("{up} of {all} connections are up"));
+                    }
+                }
                 Output::Device(change) => {
                     if let gateway::DeviceChange::Remove(name) = &change {
                         orders.push(Order::RemoveDevice(name.clone()));
@@ -318,6 +357,9 @@ impl Control {
     async fn answer(&mut self, asked: Asked, world: &mut World) {
         let answer = match asked.request {
             Request::Status => Answer::Status { status: Box::new(self.status().await) },
+            Request::Events { after, connection, limit } => {
+                Answer::Events { page: self.log.page(after, connection.as_deref(), limit) }
+            }
             Request::Reload => match self.reload(world).await {
                 Ok(()) => self.done(),
                 Err(message) => Answer::Error { message },
@@ -343,6 +385,7 @@ impl Control {
     /// The status of the gateway, with what the data path counted.
     async fn status(&mut self) -> gateway::status::Status {
         let mut status = self.gateway.status(self.clock.now());
+        env!("CARGO_PKG_VERSION").clone_into(&mut status.gateway.version);
         let snapshot = tokio::time::timeout(SNAPSHOT, self.handle.snapshot()).await;
         let Ok(Some(snapshot)) = snapshot else {
             warn!("the data path does not say what it counted");
@@ -353,28 +396,45 @@ impl Control {
                 sa.traffic = snapshot.sas.get(&SaId(sa.id)).cloned();
             }
         }
+        for connection in &mut status.connections {
+            connection.carried = snapshot.carried.get(&*connection.name).cloned().unwrap_or_default();
+        }
         status.gateway.data_path = Some(snapshot.rest);
-        self.ledger.fill(&mut status);
         status
     }
 
     /// Reads the configuration again. With an error in it, everything stays as it is.
     async fn reload(&mut self, world: &mut World) -> Result<(), String> {
+        self.notifier.reloading();
+        let done = self.read_again(world).await;
+        self.notifier.ready();
+        done
+    }
+
+    async fn read_again(&mut self, world: &mut World) -> Result<(), String> {
         let own = world.own_addresses().await.unwrap_or_default();
         match self.options.load.read(&own) {
             Ok(reading) => {
                 reading.notes.iter().for_each(|note| info!("{note}"));
                 let mut config = reading.config;
                 override_ports(&mut config, self.options.ports);
-                info!("configuration read again: {} connections", config.connections.len());
+                let text = format!("configuration read again: {} connections", config.connections.len());
+                self.log.note(Severity::Info, "reload", text);
+                let names = config.connections.iter().map(|connection| Arc::from(&*connection.name)).collect();
                 host::settle(&host::check(&config), config.gateway.manage_sysctl);
+                self.log.configure(&config.gateway);
+                if let Err(e) = self.serve_metrics(config.gateway.metrics).await {
+                    self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
+                }
                 self.gateway.apply(config, self.clock.now());
                 self.carry_out(world).await;
+                self.handle.send([Order::Keep(names)]);
                 self.refresh(world).await;
                 Ok(())
             }
             Err(errors) => {
-                error!("the configuration is wrong and the old one stays:\n{errors}");
+                let text = format!("the configuration is wrong and the old one stays:\n{errors}");
+                self.log.note(Severity::Warning, "reload", text);
                 Err(errors.to_string())
             }
         }
@@ -382,6 +442,8 @@ impl Control {
 
     /// Takes everything down, waits a moment for the peers to agree, and stops the data path.
     async fn farewell(mut self, world: &mut World, mut reports: Reports, worker: JoinHandle<()>) {
+        self.notifier.stopping();
+        self.metrics = None;
         info!("gateway stops");
         self.gateway.shut_down(self.clock.now());
         self.carry_out(world).await;

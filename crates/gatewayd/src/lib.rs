@@ -9,18 +9,21 @@
 //! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
 //! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
-//! | `carried` | what SAs carried that are gone |
+//! | [`log`] | what a person sees: the log, the journal, a file of each connection |
+//! | `metrics` | the same in numbers, for Prometheus |
+//! | `notify` | what the service manager is told |
 //! | [`files`], [`host`] | configuration files; what the host's settings must be |
 
 pub mod admin;
-mod carried;
 mod control;
 pub mod data;
 mod error;
 pub mod files;
 mod guard;
 pub mod host;
-mod log;
+pub mod log;
+mod metrics;
+mod notify;
 pub mod resolve;
 pub mod world;
 

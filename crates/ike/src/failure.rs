@@ -69,6 +69,23 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The names of all causes.
+    pub const NAMES: [&str; 13] = [
+        "no_answer",
+        "unknown_peer",
+        "wrong_psk",
+        "refused_by_peer",
+        "wrong_remote_id",
+        "wrong_local_id",
+        "no_ike_proposal",
+        "no_child_proposal",
+        "no_group",
+        "no_selector",
+        "refused_exchange",
+        "peer_said",
+        "peer_misbehaved",
+    ];
+
     /// Its stable name in logs, status and metrics.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -289,6 +306,27 @@ impl fmt::Display for Cause {
 mod tests {
     use super::*;
     use base::algorithm::{Encryption, Integrity, Prf};
+
+    #[test]
+    fn the_list_of_names_is_that_of_the_causes() {
+        let id = Identity::Any;
+        let causes = [
+            Cause::NoAnswer { sent: 1 },
+            Cause::UnknownPeer { claimed: None },
+            Cause::WrongPsk,
+            Cause::PeerRefusedUs { claimed: id.clone() },
+            Cause::WrongRemoteId { expected: id.clone(), got: id.clone() },
+            Cause::WrongLocalId { ours: id.clone(), wanted: id },
+            Cause::NoIkeProposal,
+            Cause::NoChildProposal,
+            Cause::NoGroup { wanted: None },
+            Cause::NoSelector,
+            Cause::RefusedExchange(""),
+            Cause::PeerSaid("".into()),
+            Cause::PeerMisbehaved(""),
+        ];
+        assert_eq!(causes.map(|cause| cause.name()), Cause::NAMES);
+    }
 
     fn proposal(encryption: Encryption, group: Group) -> Offer {
         Offer::from(&IkeProposal {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use gateway::status::Status;
 
 use super::{Answer, Request};
+use crate::log::Page;
 
 /// Largest answer in bytes: a status of ten thousand tunnels fits.
 const LARGEST_ANSWER: u64 = 256 << 20;
@@ -80,7 +81,7 @@ impl Client {
         }
         match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
             Answer::Error { message } => Err(ClientError::Refused(message)),
-            answer @ (Answer::Status { .. } | Answer::Done { .. }) => Ok(answer),
+            answer @ (Answer::Status { .. } | Answer::Events { .. } | Answer::Done { .. }) => Ok(answer),
         }
     }
 
@@ -91,7 +92,9 @@ impl Client {
     pub fn status(&mut self) -> Result<Status, ClientError> {
         match self.ask(&Request::Status)? {
             Answer::Status { status } => Ok(*status),
-            Answer::Done { .. } | Answer::Error { .. } => Err(ClientError::Broken("it is no status".to_owned())),
+            Answer::Events { .. } | Answer::Done { .. } | Answer::Error { .. } => {
+                Err(ClientError::Broken("it is no status".to_owned()))
+            }
         }
     }
 
@@ -102,7 +105,23 @@ impl Client {
     pub fn order(&mut self, request: &Request) -> Result<u64, ClientError> {
         match self.ask(request)? {
             Answer::Done { at_ms } => Ok(at_ms),
-            Answer::Status { .. } | Answer::Error { .. } => Err(ClientError::Broken("it is no receipt".to_owned())),
+            Answer::Status { .. } | Answer::Events { .. } | Answer::Error { .. } => {
+                Err(ClientError::Broken("it is no receipt".to_owned()))
+            }
+        }
+    }
+
+    /// Some events: those after the number `after`, or the newest.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn events(&mut self, after: Option<u64>, connection: Option<&str>, limit: usize) -> Result<Page, ClientError> {
+        let request = Request::Events { after, connection: connection.map(str::to_owned), limit };
+        match self.ask(&request)? {
+            Answer::Events { page } => Ok(page),
+            Answer::Status { .. } | Answer::Done { .. } | Answer::Error { .. } => {
+                Err(ClientError::Broken("these are no events".to_owned()))
+            }
         }
     }
 }

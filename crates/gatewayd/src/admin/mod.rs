@@ -53,6 +53,22 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// What happened.
+    Events {
+        /// Only what happened after the event of this number; the newest events where it is not said.
+        #[serde(default)]
+        after: Option<u64>,
+        /// Only of this connection.
+        #[serde(default)]
+        connection: Option<String>,
+        /// At most so many; never more than [`crate::log::PAGE`].
+        #[serde(default = "everything")]
+        limit: usize,
+    },
+}
+
+const fn everything() -> usize {
+    crate::log::PAGE
 }
 
 impl Request {
@@ -65,7 +81,7 @@ impl Request {
                 let what = if ike { RekeyWhat::Ike } else { RekeyWhat::Children };
                 Some(gateway::Command::Rekey { target, what })
             }
-            Self::Status | Self::Reload => None,
+            Self::Status | Self::Reload | Self::Events { .. } => None,
         }
     }
 }
@@ -78,6 +94,11 @@ pub enum Answer {
     Status {
         /// All of it.
         status: Box<Status>,
+    },
+    /// What happened.
+    Events {
+        /// Some of it.
+        page: crate::log::Page,
     },
     /// The order was taken. That a connection comes up is seen in its status.
     Done {
@@ -101,6 +122,8 @@ mod tests {
         assert_eq!(up, Request::Up { target: "a/b".into() });
         let rekey: Request = serde_json::from_str(r#"{"command":"rekey","target":"a"}"#).unwrap();
         assert_eq!(rekey, Request::Rekey { target: "a".into(), ike: false });
+        let events: Request = serde_json::from_str(r#"{"command":"events","after":7}"#).unwrap();
+        assert_eq!(events, Request::Events { after: Some(7), connection: None, limit: 1_000 });
         assert!(serde_json::from_str::<Request>(r#"{"command":"format"}"#).is_err());
         assert_eq!(serde_json::to_string(&Answer::Done { at_ms: 7 }).unwrap(), r#"{"answer":"done","at_ms":7}"#);
     }

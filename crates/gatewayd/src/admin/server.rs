@@ -32,6 +32,7 @@ pub(crate) struct Server {
     path: PathBuf,
     inode: u64,
     accepting: AbortHandle,
+    ask: mpsc::Sender<Asked>,
     asked: mpsc::Receiver<Asked>,
 }
 
@@ -51,8 +52,13 @@ impl Server {
         let listener = bind_private(path).map_err(|e| system("listen at", e))?;
         let inode = fs::metadata(path).map_err(|e| system("look at", e))?.ino();
         let (ask, asked) = mpsc::channel(CLIENTS);
-        let accepting = tokio::spawn(accept(listener, ask)).abort_handle();
-        Ok(Self { path: path.to_owned(), inode, accepting, asked })
+        let accepting = tokio::spawn(accept(listener, ask.clone())).abort_handle();
+        Ok(Self { path: path.to_owned(), inode, accepting, ask, asked })
+    }
+
+    /// A way to ask from within the process.
+    pub(crate) fn asker(&self) -> mpsc::Sender<Asked> {
+        self.ask.clone()
     }
 
     /// The next request.

@@ -22,9 +22,10 @@ mod device;
 mod paths;
 mod snapshot;
 mod socket;
+mod sums;
 mod worker;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::Instant;
 use gateway::PolicyChange;
-use gateway::status::{DataPathCounters, Traffic};
+use gateway::status::{Carried, DataPathCounters, Traffic};
 use model::Ports;
 use os::clock::Clock;
 use os::poll::Waker;
@@ -92,6 +93,10 @@ pub enum Order {
     Transmit(ike::Transmit),
     /// Say what was counted.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Say that orders are carried out.
+    Ping(oneshot::Sender<()>),
+    /// These connections are configured: forget what others carried, as far as they have no SA.
+    Keep(BTreeSet<Arc<str>>),
     /// Send what is left of the orders before this one, then end.
     Stop,
 }
@@ -136,6 +141,8 @@ pub enum Report {
 pub struct Snapshot {
     /// What each SA carried. `Traffic::idle_s` and the replay window are those of the moment.
     pub sas: BTreeMap<SaId, Traffic>,
+    /// What the SAs of each connection carried that are gone.
+    pub carried: BTreeMap<Arc<str>, Carried>,
     /// What belongs to no SA.
     pub rest: DataPathCounters,
 }
@@ -207,6 +214,13 @@ impl Handle {
         let (answer, asked) = oneshot::channel();
         self.send([Order::Snapshot(answer)]);
         asked.await.ok()
+    }
+
+    /// Asks the worker for a sign of life, which comes once all orders before this one are carried out.
+    pub fn ping(&self) -> oneshot::Receiver<()> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Ping(answer)]);
+        asked
     }
 }
 

@@ -9,19 +9,25 @@ use sa::SaId;
 
 use super::Snapshot;
 use super::paths::Paths;
+use super::sums::Sums;
 
 /// What the worker itself dropped, by stable names.
 pub(super) type Own = [(&'static str, u64)];
 
 /// Everything that was counted. `own` is what the worker dropped beside its SAs.
-pub(super) fn of(path: &DataPath, paths: &Paths, own: &Own, errors: (u64, u64), now: Instant) -> Snapshot {
+pub(super) fn of(path: &DataPath, paths: &Paths, sums: &Sums, own: &Own, errors: (u64, u64), now: Instant) -> Snapshot {
     let mut dropped: BTreeMap<String, u64> =
         own.iter().filter(|(_, count)| *count > 0).map(|(name, count)| ((*name).to_owned(), *count)).collect();
     let outbound = path.outbounds.iter().map(|(_, counters)| counters);
     let inbound = path.inbounds.iter().map(|sa| *sa.counters());
-    for (total, of_sas) in [(path.outbounds.total(), sum(outbound)), (path.inbounds.total(), sum(inbound))] {
+    let gone = sums.all();
+    let both = [
+        (path.outbounds.total(), sum(outbound), &gone.dropped_out),
+        (path.inbounds.total(), sum(inbound), &gone.dropped_in),
+    ];
+    for (total, of_sas, gone) in both {
         for (reason, count) in total.drops.iter() {
-            let rest = count - of_sas[reason];
+            let rest = (count - of_sas[reason]).saturating_sub(gone.get(reason.name()).copied().unwrap_or_default());
             if rest > 0 {
                 *dropped.entry(reason.name().to_owned()).or_default() += rest;
             }
@@ -30,6 +36,7 @@ pub(super) fn of(path: &DataPath, paths: &Paths, own: &Own, errors: (u64, u64), 
     let (send_errors, receive_errors) = errors;
     Snapshot {
         sas: path.outbounds.iter().map(|(id, _)| (id, traffic(path, paths, id, now))).collect(),
+        carried: sums.by_connection(),
         rest: DataPathCounters { dropped, send_errors, receive_errors, ..DataPathCounters::default() },
     }
 }
@@ -40,7 +47,8 @@ fn sum(all: impl Iterator<Item = Counters>) -> Drops {
     sum
 }
 
-fn traffic(path: &DataPath, paths: &Paths, id: SaId, now: Instant) -> Traffic {
+/// What one SA carried.
+pub(super) fn traffic(path: &DataPath, paths: &Paths, id: SaId, now: Instant) -> Traffic {
     let out = path.outbounds.counters(id).unwrap_or_default();
     let shaping = path.outbounds.shaping(id).unwrap_or_default();
     let sent = path.outbounds.sa(id).map_or(0, |sa| sa.last_sequence());

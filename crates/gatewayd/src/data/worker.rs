@@ -34,6 +34,7 @@ use super::device::{Devices, Read};
 use super::paths::Paths;
 use super::snapshot;
 use super::socket::{Kind, Sockets};
+use super::sums::Sums;
 use super::{Inlet, Offloads, Options, Order, Outlet, Report};
 
 /// Datagrams received by one call.
@@ -89,6 +90,7 @@ struct Worker {
     sockets: Sockets,
     devices: Devices,
     paths: Paths,
+    sums: Sums,
     alive: Alive,
     batch: Batch,
     received: RecvBatch,
@@ -115,6 +117,7 @@ impl Worker {
             sockets,
             devices: Devices::default(),
             paths: Paths::default(),
+            sums: Sums::default(),
             alive: Alive::default(),
             batch: Batch::new(),
             received: RecvBatch::new(RECEIVE, LARGEST),
@@ -152,7 +155,7 @@ impl Worker {
     fn obey(&mut self, now: Instant) -> io::Result<Next> {
         for order in self.inlet.take() {
             match order {
-                Order::Sa(change) => self.change_sa(&change),
+                Order::Sa(change) => self.change_sa(&change, now),
                 Order::OuterMtu { id, mtu } => {
                     let result = self.path.set_outer_mtu(id, mtu.into());
                     self.note(result, || format!("set the outer MTU of SA {} to {mtu}", id.0));
@@ -176,13 +179,16 @@ impl Worker {
                 Order::Transmit(transmit) => self.sockets.send_ike(&transmit)?,
                 // Whoever asked may have gone.
                 Order::Snapshot(answer) => drop(answer.send(self.snapshot(now))),
+                Order::Ping(answer) => drop(answer.send(())),
+                Order::Keep(names) => self.sums.keep(&names),
                 Order::Stop => return Ok(Next::End),
             }
         }
         Ok(Next::GoOn)
     }
 
-    fn change_sa(&mut self, change: &SaChange) {
+    fn change_sa(&mut self, change: &SaChange, now: Instant) {
+        self.sums.note(change, |id| snapshot::traffic(&self.path, &self.paths, id, now));
         let mut result = self.path.apply(change);
         if result.is_ok()
             && let SaChange::Install(child) = change
@@ -344,6 +350,6 @@ impl Worker {
             ("send_buffer_full", sockets.full),
         ];
         let refused: u64 = self.devices.iter().map(|device| device.refused).sum();
-        snapshot::of(&self.path, &self.paths, &own, (refused + sockets.refused, self.receive_errors), now)
+        snapshot::of(&self.path, &self.paths, &self.sums, &own, (refused + sockets.refused, self.receive_errors), now)
     }
 }
