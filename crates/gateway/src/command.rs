@@ -10,6 +10,8 @@ pub enum Command {
     Up(String),
     /// Take it down, and keep it down until it is ordered up or the peer begins.
     Down(String),
+    /// Move its traffic to other tunnels, wait until it is quiet, then take it down.
+    Drain(String),
     /// Make new keys.
     Rekey {
         /// Whose.
@@ -33,7 +35,7 @@ impl Command {
     /// Whom it is about, as it was written.
     pub fn target(&self) -> &str {
         match self {
-            Self::Up(target) | Self::Down(target) | Self::Rekey { target, .. } => target,
+            Self::Up(target) | Self::Down(target) | Self::Drain(target) | Self::Rekey { target, .. } => target,
         }
     }
 }
@@ -62,6 +64,11 @@ pub enum CommandError {
         /// The connection.
         connection: String,
     },
+    /// Its traffic has nowhere else to go.
+    NoAlternative {
+        /// The connection.
+        connection: String,
+    },
     /// There are no keys to make anew.
     NotUp {
         /// The connection.
@@ -83,7 +90,13 @@ impl fmt::Display for CommandError {
             Self::NoAddress { connection } => {
                 return write!(f, "the peer's address of {connection} is not known; only the peer can begin");
             }
-            Self::NotUp { connection } => return write!(f, "{connection} is not up, so there is nothing to rekey"),
+            Self::NoAlternative { connection } => {
+                return write!(
+                    f,
+                    "{connection} cannot be drained: no other tunnel is fit to carry its traffic; `down` takes it down all the same"
+                );
+            }
+            Self::NotUp { connection } => return write!(f, "{connection} is not up"),
         };
         match nearest {
             Some(name) => write!(f, "; did you mean {name}?"),

@@ -11,10 +11,15 @@ use model::{Child, Config, Connection, DpdAction, GatewayOptions, Routing, Sourc
 use sa::{ChildLabel, SaChange, SaId};
 
 use crate::command::{Command, CommandError, RekeyWhat, nearest};
+use crate::drain::{self, Drain};
+use crate::health::{SaLoss, Signal};
 use crate::mtu;
 use crate::output::{GatewayEvent, Output, Severity};
+use crate::path_mtu::Source;
+use crate::paths::{self, Paths};
 use crate::plan::{Plan, Wanted};
 use crate::record::{LiveSa, Record, State};
+use crate::router::Router;
 use crate::status::{self, Status};
 use crate::tally::{Negotiations, Phases};
 
@@ -26,6 +31,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 pub struct Gateway {
     options: GatewayOptions,
     endpoint: Endpoint,
+    router: Router,
+    /// Tunnels that are being drained.
+    drains: BTreeMap<ChildLabel, Drain>,
     records: BTreeMap<PeerId, Record>,
     by_name: BTreeMap<Arc<str>, PeerId>,
     by_sa: BTreeMap<SaId, (PeerId, Arc<str>)>,
@@ -33,15 +41,18 @@ pub struct Gateway {
     departed: BTreeMap<PeerId, Arc<str>>,
     last_peer: u32,
     plan: Plan,
+    paths: Paths,
     /// Whether something changed that the plan depends on.
     is_plan_stale: bool,
     own_addresses: Vec<IpAddr>,
+    /// When the next replaced pre-shared key is not accepted any more.
+    keys_retire_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
 impl Gateway {
     /// A gateway without connections. Ports, limits and intervals stay as `options` says; `apply` brings the rest.
-    pub fn new(options: GatewayOptions, random: Random) -> Self {
+    pub fn new(options: GatewayOptions, mut random: Random) -> Self {
         let ike = ike::Options {
             ports: options.ports,
             cookie_threshold: options.cookie_threshold as usize,
@@ -51,6 +62,8 @@ impl Gateway {
         };
         Self {
             options,
+            router: Router::new(random.split()),
+            drains: BTreeMap::new(),
             endpoint: Endpoint::new(ike, random),
             records: BTreeMap::new(),
             by_name: BTreeMap::new(),
@@ -58,8 +71,10 @@ impl Gateway {
             departed: BTreeMap::new(),
             last_peer: 0,
             plan: Plan::default(),
+            paths: Paths::default(),
             is_plan_stale: false,
             own_addresses: Vec::new(),
+            keys_retire_at: None,
             outputs: VecDeque::new(),
         }
     }
@@ -69,6 +84,7 @@ impl Gateway {
     /// valid ([`model::validate`]).
     pub fn apply(&mut self, config: Config, now: Instant) {
         self.forget_departed();
+        self.router.apply(&config, now);
         self.take_options(config.gateway);
         let mut kept: BTreeMap<Arc<str>, PeerId> = BTreeMap::new();
         let mut start = Vec::new();
@@ -78,6 +94,10 @@ impl Gateway {
             let id = match known {
                 Some(id) if self.records.get(&id).is_some_and(|r| is_same(&r.connection, &connection)) => {
                     self.take_sources(id, connection, now);
+                    id
+                }
+                Some(id) if self.records.get(&id).is_some_and(|r| is_rekeyed(&r.connection, &connection)) => {
+                    self.take_keys(id, connection, now);
                     id
                 }
                 Some(_) | None => {
@@ -136,6 +156,7 @@ impl Gateway {
                     return Err(CommandError::NoAddress { connection: record.name.to_string() });
                 }
                 record.is_held_down = false;
+                self.stop_draining(id, child.as_deref(), now);
                 self.tell(id, Severity::Info, "command", format!("{target} is brought up by command"), now);
                 self.endpoint.initiate(id, child.as_deref(), now);
             }
@@ -151,6 +172,7 @@ impl Gateway {
                     record.is_connecting = false;
                 }
             }
+            Command::Drain(_) => self.begin_draining(id, child.as_deref(), now)?,
             Command::Rekey { what, .. } => {
                 if record.sas.is_empty() {
                     return Err(CommandError::NotUp { connection: record.name.to_string() });
@@ -162,6 +184,73 @@ impl Gateway {
         self.pump(now);
         self.settle(id, "by command", now);
         Ok(())
+    }
+
+    /// Moves the traffic of a connection's tunnels, or of the one that is named, to others.
+    fn begin_draining(&mut self, id: PeerId, child: Option<&str>, now: Instant) -> Result<(), CommandError> {
+        let Some(record) = self.records.get(&id) else { return Ok(()) };
+        let connection = record.name.to_string();
+        if record.sas.is_empty() {
+            return Err(CommandError::NotUp { connection });
+        }
+        let labels = record.labels(child);
+        if labels.is_empty() || !labels.iter().all(|label| self.router.has_alternative(label, now)) {
+            return Err(CommandError::NoAlternative { connection });
+        }
+        for label in labels {
+            self.router.set_drained(&label, true, now);
+            self.drains.insert(label, Drain::new(now));
+        }
+        let text = "its traffic is moved to other tunnels by command; it is taken down when it is quiet".to_owned();
+        self.tell(id, Severity::Info, "drain", text, now);
+        Ok(())
+    }
+
+    fn stop_draining(&mut self, id: PeerId, child: Option<&str>, now: Instant) {
+        let Some(record) = self.records.get(&id) else { return };
+        for label in record.labels(child) {
+            self.router.set_drained(&label, false, now);
+            self.drains.remove(&label);
+        }
+    }
+
+    /// Whether a tunnel is being drained: then [`Self::note_carried`] wants to be called about once a second.
+    pub fn is_draining(&self) -> bool {
+        !self.drains.is_empty()
+    }
+
+    /// Says how many packets the SAs of tunnels have carried up to now, both directions together; SAs that are gone
+    /// count too.
+    pub fn note_carried(&mut self, carried: impl Fn(&ChildLabel) -> u64, now: Instant) {
+        let labels: Vec<ChildLabel> = self.drains.keys().cloned().collect();
+        for label in labels {
+            let upkeep = self.router.upkeep(&label);
+            let Some(drain) = self.drains.get_mut(&label) else { continue };
+            let progress = drain.note(carried(&label), upkeep, now);
+            let id = self.by_name.get(&label.connection).copied();
+            match (progress, id) {
+                (drain::Progress::Busy, Some(_)) => {}
+                (drain::Progress::Quiet, Some(id)) => {
+                    self.drains.remove(&label);
+                    self.tell(id, Severity::Info, "drained", format!("{label} is quiet, and is taken down"), now);
+                    self.router.hold_down(&label, now);
+                    self.pump_router(now);
+                    if let Some(record) = self.records.get_mut(&id) {
+                        record.is_held_down = true;
+                    }
+                    self.endpoint.terminate(id, Some(&label.child), now);
+                }
+                (drain::Progress::GivenUp { rate }, Some(id)) => {
+                    self.drains.remove(&label);
+                    let text = format!(
+                        "{label} still carries {rate} packets a second: it stays up; look at what the other end routes"
+                    );
+                    self.tell(id, Severity::Warning, "drain", text, now);
+                }
+                (_, None) => drop(self.drains.remove(&label)),
+            }
+        }
+        self.pump(now);
     }
 
     /// A UDP datagram came in on an IKE port; `payload` is all of it, with the non-ESP marker where it has one.
@@ -182,9 +271,28 @@ impl Gateway {
         self.pump(now);
     }
 
+    /// A BFD control packet came in on port 3784, with this TTL or hop limit.
+    pub fn handle_bfd(&mut self, local: SocketAddr, remote: SocketAddr, ttl: u8, payload: &[u8], now: Instant) {
+        self.router.handle_bfd(local, remote, ttl, payload, now);
+        self.pump_router(now);
+    }
+
+    /// The source port of a BFD session belongs to somebody else on this host.
+    pub fn handle_bfd_port_taken(&mut self, session: bfd::SessionId, now: Instant) {
+        self.router.handle_bfd_port_taken(session, now);
+        self.pump_router(now);
+    }
+
+    /// An answer to a probe came in through the device of a tunnel.
+    pub fn handle_probe_reply(&mut self, device: &str, source: IpAddr, payload: &[u8], now: Instant) {
+        self.router.handle_probe_reply(device, source, payload, now);
+        self.pump_router(now);
+    }
+
     /// Authentic packets came in on this SA since the last call: the peer is alive.
     pub fn note_alive(&mut self, id: SaId, now: Instant) {
         self.endpoint.note_alive(id, now);
+        self.paths.note_in_use(id, now);
     }
 
     /// Says which addresses the shell found for a connection: ours towards the peer (a route's source), and the
@@ -214,25 +322,21 @@ impl Gateway {
         }
     }
 
-    /// Says what the MTU of the outer path of a connection is, in bytes.
-    pub fn set_path_mtu(&mut self, connection: &str, mtu: u16, _now: Instant) {
-        let record = self.by_name.get(connection).and_then(|id| self.records.get_mut(id));
-        if let Some(record) = record.filter(|record| record.outer_mtu != mtu) {
-            record.outer_mtu = mtu;
-            self.outputs.extend(record.sas.keys().map(|(_, id)| Output::OuterMtu { id: *id, mtu }));
+    /// Says what interface or route (`from`) tell of the way to the peer of a connection: the largest packet that leaves,
+    /// in bytes. Whether the path takes it is found out ([`crate::path_mtu`]).
+    pub fn set_path_mtu(&mut self, connection: &str, mtu: u16, from: Source, now: Instant) {
+        let Some(id) = self.by_name.get(connection).copied() else { return };
+        if self.paths.set_upper(id, mtu, from, now) {
             self.is_plan_stale = true;
+            self.pump(now);
         }
     }
 
-    /// The path to this peer was found to take outer packets of at most `mtu` bytes.
+    /// A router, or the kernel that heard one, says that the path to this address takes outer packets of at most `mtu`
+    /// bytes. It is not believed where the peer can be asked.
     pub fn note_path_mtu(&mut self, remote: IpAddr, mtu: u16, now: Instant) {
-        let is_there = |record: &&Record| {
-            record.remote == Some(remote) || record.sas.values().any(|sa| sa.path.remote.ip() == remote)
-        };
-        let names: Vec<_> = self.records.values().filter(is_there).map(|record| record.name.clone()).collect();
-        for name in names {
-            self.set_path_mtu(&name, mtu, now);
-        }
+        self.paths.note_hint(remote, mtu, now);
+        self.pump(now);
     }
 
     /// Says which addresses this host has, without those of its tunnels.
@@ -286,12 +390,20 @@ impl Gateway {
 
     /// How everything is.
     pub fn status(&self, now: Instant) -> Status {
-        status::of(
+        let status = status::of(
             &self.options,
             &self.endpoint,
             self.by_name.values().filter_map(|id| Some((*id, self.records.get(id)?))),
+            &self.paths,
             now,
-        )
+        );
+        let mut vpns = self.router.vpn_statuses(now);
+        for tunnel in vpns.iter_mut().flat_map(|vpn| &mut vpn.tunnels) {
+            let label =
+                ChildLabel { connection: tunnel.connection.as_str().into(), child: tunnel.child.as_str().into() };
+            tunnel.is_draining = self.drains.contains_key(&label);
+        }
+        Status { vpns, bfd: self.router.bfd_statuses(now), ..status }
     }
 
     /// Adds a connection. What follows from it is planned, and begun, afterwards.
@@ -318,6 +430,7 @@ impl Gateway {
         self.pump(now);
         let Some(record) = self.records.remove(&id) else { return false };
         self.by_sa.retain(|_, (peer, _)| *peer != id);
+        self.paths.forget(id);
         self.departed.insert(id, record.name);
         !record.sas.is_empty() || record.is_connecting
     }
@@ -327,8 +440,43 @@ impl Gateway {
         let Some(record) = self.records.get_mut(&id) else { return };
         if record.connection.sources != connection.sources {
             record.connection = Arc::new(connection);
-            self.endpoint.upsert_peer(id, record.connection.clone(), now);
+            self.endpoint.upsert_peer(id, record.negotiated(), now);
         }
+    }
+
+    /// Only the pre-shared key of a connection changed: nothing is taken down.
+    fn take_keys(&mut self, id: PeerId, connection: Connection, now: Instant) {
+        let overlap = self.options.psk_overlap;
+        let Some(record) = self.records.get_mut(&id) else { return };
+        record.change_keys(connection, now + overlap);
+        self.endpoint.upsert_peer(id, record.negotiated(), now);
+        let accepted = match overlap.is_zero() {
+            true => "the old one is not accepted any more".to_owned(),
+            false => format!("the old one is accepted for {}", status::short_duration(overlap.as_secs())),
+        };
+        let text =
+            format!("the pre-shared key changed: the new one is used from the next authentication on, {accepted}");
+        self.tell(id, Severity::Info, "key_changed", text, now);
+        self.retire_keys(now);
+    }
+
+    /// Forgets pre-shared keys whose time is over.
+    fn retire_keys(&mut self, now: Instant) {
+        let is_over = |record: &Record| record.retiring.as_ref().is_some_and(|(until, _)| *until <= now);
+        let over: Vec<PeerId> = self.records.iter().filter(|(_, r)| is_over(r)).map(|(id, _)| *id).collect();
+        for id in over {
+            let Some(record) = self.records.get_mut(&id) else { continue };
+            record.retiring = None;
+            self.endpoint.upsert_peer(id, record.negotiated(), now);
+            self.tell(
+                id,
+                Severity::Info,
+                "key_retired",
+                "the old pre-shared key is not accepted any more".to_owned(),
+                now,
+            );
+        }
+        self.keys_retire_at = self.records.values().filter_map(|r| Some(r.retiring.as_ref()?.0)).min();
     }
 
     fn take_options(&mut self, options: GatewayOptions) {
@@ -346,6 +494,7 @@ impl Gateway {
         self.options.install_routes = options.install_routes;
         self.options.route_table = options.route_table;
         self.options.manage_sysctl = options.manage_sysctl;
+        self.options.psk_overlap = options.psk_overlap;
     }
 
     fn forget_departed(&mut self) {
@@ -418,33 +567,117 @@ impl Gateway {
         let wanted: Vec<Wanted<'_>> = self
             .by_name
             .values()
-            .filter_map(|id| self.records.get(id))
-            .map(|record| Wanted {
+            .filter_map(|id| Some((id, self.records.get(id)?)))
+            .map(|(id, record)| Wanted {
                 connection: &record.connection,
                 remote: record.remote,
-                outer_mtu: record.outer_mtu,
+                outer_mtu: self.paths.widest(*id),
                 sas: record.newest_sas(),
             })
             .collect();
         self.is_plan_stale = false;
-        let next = Plan::of(&self.options, &wanted, &self.own_addresses);
+        let routed = self.router.routes(&self.own_addresses);
+        let next = Plan::of(&self.options, &wanted, &self.own_addresses, &routed);
         self.outputs.extend(self.plan.changes_to(&next));
         self.plan = next;
     }
 
     /// Takes what the endpoint says, in order.
     fn pump(&mut self, now: Instant) {
-        while let Some(output) = self.endpoint.poll_output() {
-            match output {
-                ike::Output::Transmit(transmit) => self.outputs.push_back(Output::Transmit(transmit)),
-                ike::Output::Sa(change) => self.take_change(change),
-                ike::Output::Event(event) => self.take_event(event, now),
-                ike::Output::Probed(_) => {}
+        loop {
+            while let Some(output) = self.endpoint.poll_output() {
+                self.take(output, now);
             }
+            if !self.pump_paths(now) {
+                break;
+            }
+        }
+        self.pump_router(now);
+    }
+
+    fn take(&mut self, output: ike::Output, now: Instant) {
+        match output {
+            ike::Output::Transmit(transmit) => self.outputs.push_back(Output::Transmit(transmit)),
+            ike::Output::Sa(change) => self.take_change(change, now),
+            ike::Output::Event(event) => {
+                self.note_tunnel(&event, now);
+                self.take_event(event, now);
+            }
+            ike::Output::Probed(probed) => self.paths.handle_probed(probed, now),
         }
     }
 
-    fn take_change(&mut self, change: SaChange) {
+    /// Tells the router of a tunnel that came up or went down. The change of its SAs came before.
+    fn note_tunnel(&mut self, event: &ike::Event, now: Instant) {
+        let (peer, child, signal) = match event {
+            ike::Event::ChildUp { peer, child, .. } => (peer, child, Signal::SaUp),
+            ike::Event::ChildDown { peer, child, reason, .. } => (peer, child, Signal::SaDown(loss_of(reason))),
+            ike::Event::Connecting { .. }
+            | ike::Event::IkeUp { .. }
+            | ike::Event::IkeDown { .. }
+            | ike::Event::PeerMoved { .. }
+            | ike::Event::Failed { .. } => return,
+        };
+        let Some(record) = self.records.get(peer) else { return };
+        let all = (child.clone(), SaId(u64::MIN))..=(child.clone(), SaId(u64::MAX));
+        if signal != Signal::SaUp && record.sas.range(all).next().is_some() {
+            return;
+        }
+        let label = ChildLabel { connection: record.name.clone(), child: child.clone() };
+        self.router.note_sa(&label, signal, now);
+    }
+
+    /// Takes what the router says.
+    fn pump_router(&mut self, now: Instant) {
+        while let Some(output) = self.router.poll_output() {
+            match output {
+                Output::Event(event) => {
+                    let id = event.connection.as_ref().and_then(|name| self.by_name.get(name).copied());
+                    match id {
+                        Some(id) => self.tell(id, event.severity, event.name, event.text, now),
+                        None => self.outputs.push_back(Output::Event(event)),
+                    }
+                }
+                output @ (Output::Transmit(_)
+                | Output::Sa(_)
+                | Output::OuterMtu { .. }
+                | Output::Policy(_)
+                | Output::Device(_)
+                | Output::Route(_)
+                | Output::Bfd(_)
+                | Output::BfdRelease { .. }
+                | Output::Probe(_)) => self.outputs.push_back(output),
+            }
+        }
+        self.is_plan_stale |= self.router.are_routes_stale();
+    }
+
+    /// Does what the paths want; whether the endpoint was asked for anything.
+    fn pump_paths(&mut self, now: Instant) -> bool {
+        let mut has_asked = false;
+        while let Some(output) = self.paths.poll_output() {
+            match output {
+                paths::Output::Probe { sa, probe } => {
+                    has_asked = true;
+                    if let Err(why) = self.endpoint.probe(sa, probe, now) {
+                        self.paths.cannot_probe(probe.number, why, now);
+                    }
+                }
+                paths::Output::Mtu { sas, mtu } => {
+                    self.outputs.extend(sas.into_iter().map(|id| Output::OuterMtu { id, mtu }));
+                    self.is_plan_stale = true;
+                }
+                paths::Output::Found { peer, remote, before, now: mtu, source } => {
+                    let how = if mtu < before { "no more than" } else { "" };
+                    let text = format!("the path to {remote} takes packets of {how} {mtu} bytes ({})", source.name());
+                    self.tell(peer, Severity::Info, "path_mtu", text.replace("  ", " "), now);
+                }
+            }
+        }
+        has_asked
+    }
+
+    fn take_change(&mut self, change: SaChange, now: Instant) {
         let mut outer_mtu = None;
         let mut changed = None;
         match &change {
@@ -455,10 +688,12 @@ impl Gateway {
                     record.sas.insert((sa.label.child.clone(), sa.id), live);
                     self.by_sa.insert(sa.id, (id, sa.label.child.clone()));
                     changed = Some(id);
-                    outer_mtu = (record.outer_mtu != mtu::DEFAULT_OUTER).then_some((sa.id, record.outer_mtu));
+                    self.paths.install(id, sa.id, (sa.suite, sa.path), now);
+                    outer_mtu = self.paths.of(sa.id).map(|path| (sa.id, path.mtu()));
                 }
             }
             SaChange::Remove(id) => {
+                self.paths.remove(*id);
                 if let Some((peer, child)) = self.by_sa.remove(id)
                     && let Some(record) = self.records.get_mut(&peer)
                 {
@@ -473,25 +708,27 @@ impl Gateway {
                 {
                     sa.path = *path;
                     changed = Some(*peer);
+                    self.paths.install(*peer, *id, (sa.suite, *path), now);
+                    outer_mtu = self.paths.of(*id).map(|path| (*id, path.mtu()));
                 }
             }
             SaChange::Activate(_) => {}
         }
         self.outputs.push_back(Output::Sa(change));
         self.outputs.extend(outer_mtu.map(|(id, mtu)| Output::OuterMtu { id, mtu }));
-        if let Some(record) = changed.and_then(|id| self.records.get(&id)) {
-            self.is_plan_stale |= self.depends_on_sas(record);
+        if let Some((id, record)) = changed.and_then(|id| Some((id, self.records.get(&id)?))) {
+            self.is_plan_stale |= self.depends_on_sas(id, record);
         }
     }
 
     /// Whether the plan has to follow the SAs of this connection: routes wait for a peer to be seen, and devices have
     /// the MTU of their SAs.
-    fn depends_on_sas(&self, record: &Record) -> bool {
-        let sas = record.newest_sas();
+    fn depends_on_sas(&self, id: PeerId, record: &Record) -> bool {
+        let (sas, outer_mtu) = (record.newest_sas(), self.paths.widest(id));
         let is_off = |child: &Child| {
             let Routing::Device { name, .. } = &child.routing else { return false };
             let sa = sas.get(child.name.as_str()).copied();
-            let mtu = mtu::of_device(child, record.connection.encapsulation, record.outer_mtu, sa);
+            let mtu = mtu::of_device(child, record.connection.encapsulation, outer_mtu, sa);
             self.plan.device(name).is_none_or(|device| device.mtu != mtu)
         };
         record.remote.is_none() || record.connection.children.iter().any(is_off)
@@ -570,11 +807,19 @@ impl Machine for Gateway {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
+        self.paths.handle_timeout(now);
+        self.router.handle_timeout(now);
+        if self.keys_retire_at.is_some_and(|at| at <= now) {
+            self.retire_keys(now);
+        }
         self.pump(now);
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        self.endpoint.poll_timeout()
+        let keys = self.keys_retire_at.map(|at| Deadline { at, why: "an old pre-shared key retires" });
+        let below = Deadline::earliest(self.endpoint.poll_timeout(), self.router.poll_timeout());
+        let below = Deadline::earliest(below, self.paths.poll_timeout());
+        Deadline::earliest(below, keys)
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -592,7 +837,23 @@ fn is_same(a: &Connection, b: &Connection) -> bool {
     bare(a) == bare(b)
 }
 
+/// Whether two connections differ in nothing but their pre-shared keys.
+fn is_rekeyed(a: &Connection, b: &Connection) -> bool {
+    is_same(&Connection { psk: b.psk.clone(), ..a.clone() }, b)
+}
+
+/// Why a tunnel has no SA any more, as its health sees it.
+fn loss_of(reason: &CloseReason) -> SaLoss {
+    match reason {
+        CloseReason::Command | CloseReason::Reconfigured => SaLoss::Planned,
+        CloseReason::PeerDeleted => SaLoss::PeerDeleted,
+        CloseReason::PeerDead => SaLoss::PeerSilent,
+        CloseReason::Replaced | CloseReason::Expired => SaLoss::Expired,
+        CloseReason::Failed => SaLoss::NegotiationFailed("the peer refused".into()),
+    }
+}
+
 /// Whether a packet brings the child up.
-fn comes_with_traffic(connection: &Connection, child: &Child) -> bool {
+pub(crate) fn comes_with_traffic(connection: &Connection, child: &Child) -> bool {
     child.start == Start::OnTraffic || connection.dpd.is_some_and(|dpd| dpd.action == DpdAction::Hold)
 }

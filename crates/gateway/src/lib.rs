@@ -11,21 +11,26 @@
 //!
 //! Every child has a policy from the moment its connection is loaded until it is unloaded: packets that match it
 //! are encrypted or dropped, never sent in clear, whether or not there is an SA (RFC 4301 §4.4.1, PROTECT).
-//!
-//! Left out: BGP, BFD and failover between two tunnels of one connection.
 
 mod command;
+mod drain;
 mod gateway;
 pub mod health;
 pub mod mtu;
 mod output;
+pub mod path_mtu;
+mod paths;
 pub mod plan;
 mod record;
+mod router;
 pub mod status;
 mod tally;
 
 pub use command::{Command, CommandError, RekeyWhat};
 pub use gateway::Gateway;
-pub use output::{Device, DeviceChange, GatewayEvent, Output, PolicyChange, Route, RouteChange, Rule, Severity, Via};
+pub use output::{
+    BfdPacket, Device, DeviceChange, GatewayEvent, Hop, Output, PolicyChange, ProbePacket, Route, RouteChange, Rule,
+    Severity, Via,
+};
 pub use record::State;
 pub use tally::{Phases, Progress};

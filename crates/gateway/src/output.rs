@@ -1,10 +1,12 @@
 //! What comes out of the gateway: everything that the shell must do, in order.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use sa::{ChildLabel, SaChange, SaId};
+
+use crate::health::Probe;
 
 /// One thing to do or to tell. Order is part of the answer: what is said first must be in effect before what
 /// follows is done.
@@ -27,8 +29,37 @@ pub enum Output {
     Device(DeviceChange),
     /// Change a route of the kernel.
     Route(RouteChange),
+    /// Send this BFD packet.
+    Bfd(BfdPacket),
+    /// No BFD packet will be sent from this address and port any more.
+    BfdRelease {
+        /// Whose it was.
+        session: bfd::SessionId,
+        /// The address and port.
+        local: SocketAddr,
+    },
+    /// Send this probe through a tunnel's device.
+    Probe(ProbePacket),
     /// Tell a person.
     Event(GatewayEvent),
+}
+
+/// A BFD control packet on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BfdPacket {
+    /// The device of the tunnel that it goes through; `None` leaves the way to the kernel.
+    pub device: Option<Arc<str>>,
+    /// What is sent, from where to where: UDP, TTL or hop limit 255.
+    pub transmit: bfd::Transmit,
+}
+
+/// A probe on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePacket {
+    /// The device of the tunnel that it goes through.
+    pub device: Arc<str>,
+    /// What is sent, from where to where.
+    pub probe: Probe,
 }
 
 /// A change to the policies.
@@ -63,14 +94,32 @@ pub enum DeviceChange {
     Remove(Arc<str>),
 }
 
+/// One way that a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hop {
+    /// Into this TUN device; `None` leaves the device to the kernel, by the route to `gateway`.
+    pub device: Option<Arc<str>>,
+    /// To this router, where it is not the other end of a tunnel.
+    pub gateway: Option<IpAddr>,
+}
+
 /// Where a route leads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Via {
-    /// Into this TUN device.
-    Device(Arc<str>),
+    /// These ways, each flow one of them; at least one, sorted.
+    Hops(Vec<Hop>),
     /// Out of this table: the next rule decides. It keeps a tunnel's own packets, and traffic between our own
     /// networks, out of a route that covers everything.
     Throw,
+    /// Nowhere: the sender hears that it cannot be reached.
+    Unreachable,
+}
+
+impl Via {
+    /// Into this TUN device.
+    pub fn device(name: Arc<str>) -> Self {
+        Self::Hops(vec![Hop { device: Some(name), gateway: None }])
+    }
 }
 
 /// A route of the kernel.
@@ -82,6 +131,8 @@ pub struct Route {
     pub via: Via,
     /// The routing table; `None` is the main table.
     pub table: Option<u32>,
+    /// Of several routes to a destination the one with the lowest metric is taken.
+    pub metric: u32,
     /// The source address of packets that choose none.
     pub source: Option<IpAddr>,
 }
@@ -100,7 +151,7 @@ pub struct Rule {
 /// A change to the routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteChange {
-    /// From now on.
+    /// From now on, in place of an older one with the same destination, table and metric.
     Add(Route),
     /// No more.
     Remove(Route),

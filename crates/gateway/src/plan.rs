@@ -44,8 +44,12 @@ impl Wanted<'_> {
     }
 }
 
-/// Where a route stands: its destination and its table. The kernel has one route for each.
-type Place = (IpNet, Option<u32>);
+/// Where a route stands: its destination, its table and its metric. The kernel has one route for each.
+type Place = (IpNet, Option<u32>, u32);
+
+fn place_of(route: &Route) -> Place {
+    (route.destination, route.table, route.metric)
+}
 
 /// What the world outside must be like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,13 +62,17 @@ pub struct Plan {
 
 impl Plan {
     /// The plan for these connections. `own` are the addresses of this host: one inside a child's local selectors
-    /// becomes the preferred source of its routes, so that the gateway itself can reach the other side.
-    pub fn of(options: &GatewayOptions, wanted: &[Wanted<'_>], own: &[IpAddr]) -> Self {
+    /// becomes the preferred source of its routes, so that the gateway itself can reach the other side. `routed` are
+    /// the routes that routing asks for besides; their table is chosen here.
+    pub fn of(options: &GatewayOptions, wanted: &[Wanted<'_>], own: &[IpAddr], routed: &[Route]) -> Self {
         let mut plan = Self::default();
         for one in wanted {
             for child in &one.connection.children {
                 plan.add_child(options, one, child, own);
             }
+        }
+        if options.install_routes {
+            routed.iter().for_each(|route| plan.add_route(Route { table: options.route_table, ..route.clone() }));
         }
         plan.keep_peers_out(options, wanted);
         plan
@@ -106,15 +114,15 @@ impl Plan {
             let is_known = one.peers().next().is_some();
             for destination in destinations.into_iter().filter(|net| is_known || net.prefix_len() > 0) {
                 let source = preferred_source(child, destination, own);
-                let via = Via::Device(device.clone());
-                self.add_route(Route { destination, via, table: options.route_table, source });
+                let via = Via::device(device.clone());
+                self.add_route(Route { destination, via, table: options.route_table, metric: 0, source });
             }
         }
     }
 
     /// Two children may lead to the same prefix (two protocols, or two local networks): one route serves both.
     fn add_route(&mut self, route: Route) {
-        let known = self.routes.entry((route.destination, route.table)).or_insert_with(|| route.clone());
+        let known = self.routes.entry(place_of(&route)).or_insert_with(|| route.clone());
         if known.via == route.via && known.source.is_none() {
             known.source = route.source;
         }
@@ -125,15 +133,15 @@ impl Plan {
         let peers: BTreeSet<IpAddr> = wanted.iter().flat_map(Wanted::peers).collect();
         let covers =
             |net: &IpNet| net.prefix_len() == 0 || peers.range(net.network()..=net.broadcast()).next().is_some();
-        let places: Vec<Place> = self.routes.keys().filter(|(net, _)| covers(net)).copied().collect();
+        let places: Vec<Place> = self.routes.keys().filter(|(net, ..)| covers(net)).copied().collect();
         for place in places {
             let Some(route) = self.routes.remove(&place) else { continue };
             let table = options.route_table.unwrap_or(OWN_TABLE);
             let mut keep_out = |destination: IpNet| {
                 if destination != route.destination && route.destination.contains(&destination) {
                     let via = Via::Throw;
-                    let exception = Route { destination, via, table: Some(table), source: None };
-                    self.routes.insert((destination, Some(table)), exception);
+                    let exception = Route { destination, via, table: Some(table), metric: 0, source: None };
+                    self.routes.insert(place_of(&exception), exception);
                 }
             };
             peers.iter().for_each(|peer| keep_out(IpNet::from(*peer)));
@@ -143,7 +151,8 @@ impl Plan {
                 let ipv6 = route.destination.addr().is_ipv6();
                 self.rules.insert(Rule { ipv6, priority: OWN_PRIORITY, table: OWN_TABLE });
             }
-            self.routes.insert((route.destination, Some(table)), Route { table: Some(table), ..route });
+            let route = Route { table: Some(table), ..route };
+            self.routes.insert(place_of(&route), route);
         }
     }
 
@@ -227,11 +236,11 @@ mod tests {
             })
             .collect();
         let own: Vec<IpAddr> = own.iter().map(|ip| ip.parse().unwrap()).collect();
-        Plan::of(&GatewayOptions::default(), &wanted, &own)
+        Plan::of(&GatewayOptions::default(), &wanted, &own, &[])
     }
 
     fn route(destination: &str, via: Via, table: Option<u32>) -> Route {
-        Route { destination: destination.parse().unwrap(), via, table, source: None }
+        Route { destination: destination.parse().unwrap(), via, table, metric: 0, source: None }
     }
 
     #[test]
@@ -244,7 +253,13 @@ mod tests {
                     Output::Device(_) => "device",
                     Output::Policy(_) => "policy",
                     Output::Route(_) => "route",
-                    Output::Transmit(_) | Output::Sa(_) | Output::OuterMtu { .. } | Output::Event(_) => "other",
+                    Output::Transmit(_)
+                    | Output::Sa(_)
+                    | Output::OuterMtu { .. }
+                    | Output::Bfd(_)
+                    | Output::BfdRelease { .. }
+                    | Output::Probe(_)
+                    | Output::Event(_) => "other",
                 })
                 .collect()
         };
@@ -263,7 +278,7 @@ mod tests {
     #[test]
     fn a_route_that_covers_the_peer_lets_the_peer_and_our_own_networks_out() {
         let plan = plan(&[connection("a", "192.0.2.1", ("10.1.0.0/16", "0.0.0.0/0"))], &[]);
-        let into = Via::Device(SHARED_DEVICE.into());
+        let into = Via::device(SHARED_DEVICE.into());
         let expected = BTreeSet::from([
             route("0.0.0.0/0", into, Some(OWN_TABLE)),
             route("10.1.0.0/16", Via::Throw, Some(OWN_TABLE)),

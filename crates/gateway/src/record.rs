@@ -5,14 +5,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use base::Instant;
+use crate::tally::Negotiations;
+use base::{Instant, Secret};
 use ike::Failure;
 use model::{Child, Connection, Start};
-use sa::{ChildSuite, Path, SaId};
+use sa::{ChildLabel, ChildSuite, Path, SaId};
 use serde::{Deserialize, Serialize};
-
-use crate::mtu;
-use crate::tally::Negotiations;
 
 /// How a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,13 +60,13 @@ pub(crate) struct Record {
     pub(crate) local: Option<IpAddr>,
     /// The peer's address, where the configuration or the shell names it.
     pub(crate) remote: Option<IpAddr>,
-    /// MTU of the path to the peer, in bytes.
-    pub(crate) outer_mtu: u16,
     pub(crate) state: State,
     pub(crate) since: Instant,
     pub(crate) why: String,
     pub(crate) history: VecDeque<Entry>,
     pub(crate) last_failure: Option<(Instant, Failure)>,
+    /// Pre-shared keys that were replaced, and until when they are accepted.
+    pub(crate) retiring: Option<(Instant, Vec<Secret>)>,
     pub(crate) negotiations: Negotiations,
     /// Whether it was ordered down.
     pub(crate) is_held_down: bool,
@@ -89,12 +87,12 @@ impl Record {
             name: connection.name.as_str().into(),
             local: connection.local.address.ip(),
             remote: connection.remote.address.ip(),
-            outer_mtu: mtu::DEFAULT_OUTER,
             state: State::Waiting,
             since: now,
             why: "loaded".to_owned(),
             history: VecDeque::new(),
             last_failure: None,
+            retiring: None,
             negotiations: Negotiations::default(),
             is_held_down: false,
             is_connecting: false,
@@ -102,6 +100,27 @@ impl Record {
             asked: BTreeMap::new(),
             connection,
         }
+    }
+
+    /// The connection as IKE is to know it: with the keys that are still accepted.
+    pub(crate) fn negotiated(&self) -> Arc<Connection> {
+        match &self.retiring {
+            None => self.connection.clone(),
+            Some((_, keys)) => {
+                let mut connection = Connection::clone(&self.connection);
+                connection.psk.extend(keys.iter().cloned());
+                Arc::new(connection)
+            }
+        }
+    }
+
+    /// Takes new pre-shared keys; the old ones stay good until `until`.
+    pub(crate) fn change_keys(&mut self, connection: Connection, until: Instant) {
+        let mut old = self.connection.psk.clone();
+        old.extend(self.retiring.take().into_iter().flat_map(|(_, keys)| keys));
+        old.retain(|key| !connection.psk.contains(key));
+        self.retiring = (!old.is_empty()).then_some((until, old));
+        self.connection = Arc::new(connection);
     }
 
     /// Remembers what happened.
@@ -129,6 +148,12 @@ impl Record {
         let old = std::mem::replace(&mut self.state, state);
         (self.since, self.why) = (now, why.to_owned());
         Some((old, state))
+    }
+
+    /// The labels of its children, or of the one that is named.
+    pub(crate) fn labels(&self, child: Option<&str>) -> Vec<ChildLabel> {
+        let named = self.connection.children.iter().filter(|c| child.is_none_or(|name| *c.name == *name));
+        named.map(|c| ChildLabel { connection: self.name.clone(), child: c.name.as_str().into() }).collect()
     }
 
     /// Children that are brought up without being asked.

@@ -1,6 +1,8 @@
 //! What `simplon status` shows. These structures are the documented shapes of `simplon status --json`
 //! (docs/book/status.md); fields are added, never renamed.
 
+pub mod routing;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mtu::{From as MtuFrom, InnerMtu};
 use crate::output::{GatewayEvent, Severity};
+use crate::path_mtu::Source;
+use crate::paths::Paths;
 use crate::record::{Record, State};
 pub use crate::tally::{Negotiations, Phase};
 
@@ -21,6 +25,15 @@ pub struct Status {
     pub gateway: GatewayStatus,
     /// Its connections, by name.
     pub connections: Vec<ConnectionStatus>,
+    /// Its VPN connections of several tunnels.
+    #[serde(default)]
+    pub vpns: Vec<routing::VpnStatus>,
+    /// Its BFD sessions.
+    #[serde(default)]
+    pub bfd: Vec<routing::BfdStatus>,
+    /// Its BGP speaker, where it has one.
+    #[serde(default)]
+    pub bgp: Option<routing::BgpStatus>,
 }
 
 /// The gateway as a whole.
@@ -310,6 +323,16 @@ pub struct SaStatus {
     pub mtu_from: String,
     /// The MTU of the outer path, in bytes.
     pub outer_mtu: u16,
+    /// Where that comes from: `probed` (the peer received packets of this size), `interface`, `route`, `assumed`, or
+    /// `icmp (unverified)`.
+    #[serde(default)]
+    pub outer_mtu_from: String,
+    /// Seconds since the peer last received a packet of this size, where it was asked.
+    #[serde(default)]
+    pub outer_mtu_probed_ago_s: Option<u64>,
+    /// Why the peer is not asked, where it is not.
+    #[serde(default)]
+    pub outer_mtu_unprobed: Option<String>,
     /// Bytes that encryption adds to the largest packet.
     pub overhead: u16,
     /// The TCP maximum segment size for IPv4 that is clamped to; 0 when segments are left alone.
@@ -422,6 +445,7 @@ pub(crate) fn of<'a>(
     options: &GatewayOptions,
     endpoint: &Endpoint,
     records: impl Iterator<Item = (PeerId, &'a Record)>,
+    paths: &Paths,
     now: Instant,
 ) -> Status {
     let mut by_peer: BTreeMap<PeerId, Vec<IkeSaView>> = BTreeMap::new();
@@ -436,7 +460,7 @@ pub(crate) fn of<'a>(
             let retry_in_s = endpoint.retry_at(id).map(|at| at.saturating_since(now).as_secs());
             let counted = record.negotiations.with(&endpoint.peer_counters(id));
             let sas = by_peer.get(&id).unwrap_or(&none);
-            ConnectionStatus { negotiations: counted, ..connection_status(record, sas, retry_in_s, now) }
+            ConnectionStatus { negotiations: counted, ..connection_status(record, sas, paths, retry_in_s, now) }
         })
         .collect();
     let gateway = GatewayStatus {
@@ -447,7 +471,7 @@ pub(crate) fn of<'a>(
         ike: ike_counters(endpoint),
         data_path: None,
     };
-    Status { gateway, connections }
+    Status { gateway, connections, ..Status::default() }
 }
 
 fn ike_counters(endpoint: &Endpoint) -> IkeCounters {
@@ -468,7 +492,13 @@ fn ike_counters(endpoint: &Endpoint) -> IkeCounters {
     }
 }
 
-fn connection_status(record: &Record, sas: &[IkeSaView], retry_in_s: Option<u64>, now: Instant) -> ConnectionStatus {
+fn connection_status(
+    record: &Record,
+    sas: &[IkeSaView],
+    paths: &Paths,
+    retry_in_s: Option<u64>,
+    now: Instant,
+) -> ConnectionStatus {
     let connection = &record.connection;
     ConnectionStatus {
         name: connection.name.clone(),
@@ -481,7 +511,7 @@ fn connection_status(record: &Record, sas: &[IkeSaView], retry_in_s: Option<u64>
         remote: address(&connection.remote.address, record.remote),
         weak: weak(connection),
         ike_sas: sas.iter().map(|sa| ike_status(sa, now)).collect(),
-        children: connection.children.iter().map(|child| child_status(record, child, sas, now)).collect(),
+        children: connection.children.iter().map(|child| child_status(child, sas, paths, now)).collect(),
         carried: Carried::default(),
         negotiations: Negotiations::default(),
         dpd: connection.dpd.as_ref().map(dpd_status),
@@ -589,7 +619,7 @@ fn hash(algorithms: Algorithms) -> String {
     }
 }
 
-fn child_status(record: &Record, child: &Child, sas: &[IkeSaView], now: Instant) -> ChildStatus {
+fn child_status(child: &Child, sas: &[IkeSaView], paths: &Paths, now: Instant) -> ChildStatus {
     let start = match child.start {
         Start::Wait => "wait",
         Start::OnTraffic => "on_traffic",
@@ -609,12 +639,15 @@ fn child_status(record: &Record, child: &Child, sas: &[IkeSaView], now: Instant)
         local: child.local.iter().map(ToString::to_string).collect(),
         remote: child.remote.iter().map(ToString::to_string).collect(),
         df: if child.df == DfPolicy::Clear { "clear" } else { "honour" }.to_owned(),
-        sas: own.into_iter().map(|view| sa_status(record, child, view, now)).collect(),
+        sas: own.into_iter().map(|view| sa_status(child, view, paths, now)).collect(),
     }
 }
 
-fn sa_status(record: &Record, child: &Child, view: &ChildView, now: Instant) -> SaStatus {
-    let mtu = InnerMtu::of(view.suite, &view.path, record.outer_mtu, child.mtu);
+fn sa_status(child: &Child, view: &ChildView, paths: &Paths, now: Instant) -> SaStatus {
+    let path = paths.of(view.id);
+    let (outer, source) = path.map_or(crate::path_mtu::assumed(), |path| (path.mtu(), path.source()));
+    let mtu = InnerMtu::of(view.suite, &view.path, outer, child.mtu);
+    let probed_at = if let Source::Probed { at } = source { Some(at) } else { None };
     SaStatus {
         id: view.id.0,
         state: if view.is_rekeyed { "rekeyed" } else { "active" }.to_owned(),
@@ -633,6 +666,9 @@ fn sa_status(record: &Record, child: &Child, view: &ChildView, now: Instant) -> 
         mtu: mtu.inner,
         mtu_from: if mtu.from == MtuFrom::Configured { "configured" } else { "computed" }.to_owned(),
         outer_mtu: mtu.outer,
+        outer_mtu_from: source.name().to_owned(),
+        outer_mtu_probed_ago_s: probed_at.map(|at| now.saturating_since(at).as_secs()),
+        outer_mtu_unprobed: path.and_then(|path| path.unprobed()).map(str::to_owned),
         overhead: mtu.overhead,
         mss: child.mss.unwrap_or(mtu.mss().0),
         replay_window: child.replay_window,

@@ -158,6 +158,11 @@ impl Health {
         self.tunnels.get(&id)?.config.probe.map(|probe| probe.target)
     }
 
+    /// Time between the probes of a tunnel that has some.
+    pub fn probe_interval(&self, id: TunnelId) -> Option<Duration> {
+        Some(self.tunnels.get(&id)?.config.probe?.interval)
+    }
+
     /// What is known of each tunnel, by their ids.
     pub fn statuses(&self, now: Instant) -> impl Iterator<Item = Status> + '_ {
         self.tunnels.values().map(move |tunnel| tunnel.status(now))

@@ -170,7 +170,8 @@ fn a_wrong_key_is_named_at_both_ends_until_it_is_right() {
 fn a_reload_leaves_alone_what_did_not_change() {
     let mut world = world(Start::AtOnce, 7);
     assert!(come_up(&mut world, SECOND));
-    world.run_for(SECOND);
+    // The path has been probed.
+    world.run_for(2 * SECOND);
     let sent = world.network.wire.len();
     let (now, before) = (world.now, world.hosts[0].connection("site", world.now).children[0].sas.clone());
     let mut moved = connection(0, Start::AtOnce);
@@ -204,6 +205,46 @@ fn a_reload_negotiates_anew_what_changed_and_takes_down_what_is_gone() {
     assert!(world.hosts.iter().all(|site| !site.gateway.has_sas()));
     assert!(world.hosts[0].routes.is_empty() && world.hosts[0].devices.is_empty());
     nothing_refused(&world);
+}
+
+#[test]
+fn a_changed_key_is_taken_up_without_a_drop_and_the_old_one_is_accepted_for_a_day() {
+    for version in [Version::V1, Version::V2] {
+        let with_key = |place: usize, key: &str| {
+            let start = if place == 0 { Start::AtOnce } else { Start::Wait };
+            let mut connection = connection(place, start);
+            connection.versions = Versions::Only(version);
+            if version == Version::V1 {
+                connection.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+                connection.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+            }
+            connection.psk = vec![base::Secret::from(key.as_bytes())];
+            connection
+        };
+        let mut world = world_with(Start::AtOnce, Link::default(), 1, |place, c| *c = with_key(place, "old"));
+        assert!(come_up(&mut world, SECOND), "{version:?}");
+        let (now, before) = (world.now, world.hosts[1].connection("site", world.now).children[0].sas[0].id);
+        world.hosts[1].load(vec![with_key(1, "new")], now);
+        world.run_for(SECOND);
+        assert_eq!(world.hosts[1].connection("site", now).children[0].sas[0].id, before, "{version:?}: nothing fell");
+        // The other end still has the old key and authenticates anew.
+        let again = |world: &mut World<Site>, ok: bool| {
+            let now = world.now;
+            world.hosts[0].order(Command::Down("site".into()), now);
+            world.run_for(SECOND);
+            let now = world.now;
+            world.hosts[0].order(Command::Up("site".into()), now);
+            assert_eq!(come_up(world, 5 * SECOND), ok, "{version:?}");
+        };
+        again(&mut world, true);
+        world.run_for(25 * 3_600 * SECOND);
+        assert_eq!(world.hosts[1].told("key_retired"), 1);
+        again(&mut world, false);
+        let now = world.now;
+        world.hosts[0].load(vec![with_key(0, "new")], now);
+        again(&mut world, true);
+        assert!(both_ways(&mut world));
+    }
 }
 
 #[test]
@@ -287,19 +328,6 @@ fn a_route_based_child_has_its_device_sized_to_its_sa() {
     let device = site.devices.iter().find(|device| device.name == name("tunnel1")).unwrap();
     let sa = &site.connection("site", world.now).children[0].sas[0];
     assert_eq!((device.mtu, sa.mtu, sa.encapsulation.as_str()), (1422, 1422, "udp"), "{}", sa.suite);
-    nothing_refused(&world);
-}
-
-#[test]
-fn a_narrower_path_shrinks_the_tunnel() {
-    let mut world = world(Start::AtOnce, 13);
-    assert!(come_up(&mut world, SECOND));
-    let now = world.now;
-    let before = world.hosts[0].connection("site", now).children[0].sas[0].mtu;
-    world.hosts[0].gateway.note_path_mtu("192.0.2.2".parse().unwrap(), 1400, now);
-    world.hosts[0].settle(now);
-    let after = &world.hosts[0].connection("site", now).children[0].sas[0];
-    assert_eq!((before - after.mtu, after.outer_mtu), (100, 1400));
     nothing_refused(&world);
 }
 

@@ -59,8 +59,13 @@ impl Site {
 
     /// Sends a packet into the tunnel; whether it left.
     pub(crate) fn send(&mut self, from: &str, to: &str, now: Instant) -> bool {
+        self.send_bytes(from, to, b"payload", now)
+    }
+
+    /// Sends a packet with this payload into the tunnel; whether it left.
+    pub(crate) fn send_bytes(&mut self, from: &str, to: &str, payload: &[u8], now: Instant) -> bool {
         let (from, to) = (SocketAddr::new(from.parse().unwrap(), 7), SocketAddr::new(to.parse().unwrap(), 9));
-        let mut packet = packet::build::udp(from, to, b"payload").unwrap();
+        let mut packet = packet::build::udp(from, to, payload).unwrap();
         let out = &mut self.out;
         let sent = self.data.outbounds.send(
             esp::Via::Policy,
@@ -133,6 +138,7 @@ impl Site {
                 Ok(())
             }
             Output::Route(RouteChange::AddRule(_) | RouteChange::RemoveRule(_)) => Ok(()),
+            Output::Bfd(_) | Output::BfdRelease { .. } | Output::Probe(_) => Ok(()),
             Output::Event(event) => {
                 self.events.push(event);
                 Ok(())

@@ -1,0 +1,399 @@
+//! Routing over tunnels: which of them are fit, which carry the traffic of a VPN connection, and what BGP learns and
+//! announces over them.
+//!
+//! ```text
+//!  SAs, DPD --.                                    .--> static routes of VPN connections
+//!  BFD -------+--> health of each tunnel --> choice
+//!  probes ----'                       \           
+//!                                      `--> BGP: is the neighbour reachable --> learnt routes
+//! ```
+//!
+//! A tunnel that is drained is kept out of the choice as long as there is another; its SAs stay up, and what arrives
+//! over it is accepted as ever.
+
+mod bfd;
+mod choice;
+#[cfg(test)]
+mod tests;
+mod vpn;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use base::{Deadline, Instant, Machine, Random};
+use ipnet::IpNet;
+use model::{Config, ProbeKind};
+use sa::ChildLabel;
+
+use crate::health::{self, BfdUse, Health, HealthConfig, LossThreshold, ProbeConfig, Signal, TunnelId};
+use crate::output::{GatewayEvent, Output, ProbePacket, Route, Severity};
+use crate::status::routing::{BfdStatus, ProbeStatus, TunnelStatus, VpnStatus};
+
+use self::bfd::Links;
+use self::vpn::Vpn;
+
+/// Routing over the tunnels of a gateway.
+#[derive(Debug)]
+pub(crate) struct Router {
+    tunnels: BTreeMap<TunnelId, Tunnel>,
+    by_label: BTreeMap<ChildLabel, TunnelId>,
+    last_tunnel: u32,
+    vpns: Vec<Vpn>,
+    health: Health,
+    links: Links,
+    outputs: VecDeque<Output>,
+    /// Whether the static routes are others than when they were last asked for.
+    are_routes_stale: bool,
+}
+
+/// A tunnel that a VPN connection or a BGP neighbour relies on.
+#[derive(Debug)]
+struct Tunnel {
+    label: ChildLabel,
+    device: Arc<str>,
+    /// Our own addresses on it, and our networks: sources of what we send ourselves.
+    addresses: Vec<IpNet>,
+    local: Vec<IpNet>,
+    comes_with_traffic: bool,
+    is_drained: bool,
+    is_up: bool,
+}
+
+impl Tunnel {
+    /// The source address of packets to `destination` that choose none: one of ours behind the tunnel, else one on it.
+    fn source(&self, destination: IpNet, own: &[IpAddr]) -> Option<IpAddr> {
+        let same_family = |ip: &IpAddr| ip.is_ipv4() == destination.addr().is_ipv4();
+        let narrow = self.local.iter().filter(|net| net.prefix_len() > 0);
+        let inside = narrow.flat_map(|net| own.iter().copied().filter(|ip| net.contains(ip)));
+        inside.chain(self.addresses.iter().map(IpNet::addr)).find(same_family)
+    }
+}
+
+impl Router {
+    pub(crate) fn new(mut random: Random) -> Self {
+        Self {
+            tunnels: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+            last_tunnel: 0,
+            vpns: Vec::new(),
+            health: Health::new(random.split()),
+            links: Links::new(random.split()),
+            outputs: VecDeque::new(),
+            are_routes_stale: false,
+        }
+    }
+
+    /// Takes the configuration, the first or a new one. What did not change goes on as it was.
+    pub(crate) fn apply(&mut self, config: &Config, now: Instant) {
+        let mut wanted: BTreeMap<ChildLabel, HealthConfig> = BTreeMap::new();
+        let named = config.vpns.iter().flat_map(|vpn| &vpn.tunnels);
+        let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors).filter_map(|n| n.tunnel.as_ref());
+        for name in named.chain(neighbors) {
+            let Some(tunnel) = config.tunnel(name) else { continue };
+            let label = label_of(&tunnel);
+            let id = self.tunnel_of(&label);
+            let entry = self.tunnels.entry(id).or_insert_with(|| Tunnel {
+                label: label.clone(),
+                device: tunnel.device.into(),
+                addresses: Vec::new(),
+                local: Vec::new(),
+                comes_with_traffic: false,
+                is_drained: false,
+                is_up: false,
+            });
+            entry.device = tunnel.device.into();
+            entry.addresses = tunnel.addresses.to_vec();
+            entry.local = tunnel.child.local.iter().map(|selector| selector.net).collect();
+            entry.comes_with_traffic = crate::gateway::comes_with_traffic(tunnel.connection, tunnel.child);
+            wanted.insert(label, health_of(config, name));
+        }
+        let gone: Vec<ChildLabel> =
+            self.by_label.keys().filter(|label| !wanted.contains_key(*label)).cloned().collect();
+        for label in gone {
+            if let Some(id) = self.by_label.remove(&label) {
+                self.tunnels.remove(&id);
+                self.health.remove(id);
+            }
+        }
+        for (label, health) in wanted {
+            let id = self.tunnel_of(&label);
+            if let Err(why) = self.health.upsert(id, health, now) {
+                self.tell(Some(&label.connection), Severity::Warning, "health", format!("{label}: {why}"));
+            }
+        }
+        self.links.apply(config, &self.by_label, now);
+        self.vpns = config.vpns.iter().map(|vpn| self.vpn(config, vpn, now)).collect();
+        self.are_routes_stale = true;
+        self.turn(now);
+    }
+
+    /// The VPN connection as it runs from now on: one that was there remembers how it was.
+    fn vpn(&self, config: &Config, model: &model::Vpn, now: Instant) -> Vpn {
+        let tunnels = model.tunnels.iter().filter_map(|name| config.tunnel(name));
+        let tunnels = tunnels.filter_map(|tunnel| self.by_label.get(&label_of(&tunnel)).copied()).collect();
+        let known = self.vpns.iter().find(|vpn| vpn.model.name == model.name);
+        Vpn::new(model.clone(), tunnels, known, now)
+    }
+
+    fn tunnel_of(&mut self, label: &ChildLabel) -> TunnelId {
+        if let Some(id) = self.by_label.get(label) {
+            return *id;
+        }
+        self.last_tunnel += 1;
+        let id = TunnelId(self.last_tunnel);
+        self.by_label.insert(label.clone(), id);
+        id
+    }
+
+    /// Whether a tunnel has an SA; said after every change.
+    pub(crate) fn note_sa(&mut self, label: &ChildLabel, signal: Signal, now: Instant) {
+        let Some(id) = self.by_label.get(label).copied() else { return };
+        let is_up = signal == Signal::SaUp;
+        let Some(tunnel) = self.tunnels.get_mut(&id).filter(|tunnel| tunnel.is_up != is_up) else { return };
+        tunnel.is_up = is_up;
+        self.health.handle_signal(id, signal, now);
+        self.turn(now);
+    }
+
+    /// Keeps traffic away from a tunnel, or lets it come again.
+    pub(crate) fn set_drained(&mut self, label: &ChildLabel, is_drained: bool, now: Instant) {
+        let Some(id) = self.by_label.get(label).copied() else { return };
+        if let Some(tunnel) = self.tunnels.get_mut(&id) {
+            tunnel.is_drained = is_drained;
+        }
+        if !is_drained {
+            self.links.hold_down(id, false, now);
+        }
+        self.turn(now);
+    }
+
+    /// Tells the other end of a drained tunnel that it goes down on purpose.
+    pub(crate) fn hold_down(&mut self, label: &ChildLabel, now: Instant) {
+        let Some(id) = self.by_label.get(label).copied() else { return };
+        self.links.hold_down(id, true, now);
+        self.turn(now);
+    }
+
+    /// What watching a tunnel costs, in packets a second, both directions together.
+    pub(crate) fn upkeep(&self, label: &ChildLabel) -> f64 {
+        let Some(id) = self.by_label.get(label) else { return 0.0 };
+        let probes = self.health.probe_interval(*id).map_or(0.0, |interval| 2.0 / interval.as_secs_f64());
+        // A BGP session says little while nothing changes: some packets with each KEEPALIVE.
+        self.links.rate(*id) + probes + 5.0
+    }
+
+    /// Whether traffic would have another way if this tunnel were not there.
+    pub(crate) fn has_alternative(&self, label: &ChildLabel, now: Instant) -> bool {
+        let Some(id) = self.by_label.get(label) else { return false };
+        let is_fit = |other: &TunnelId| {
+            let is_drained = self.tunnels.get(other).is_none_or(|tunnel| tunnel.is_drained);
+            let grade = self.health.status(*other, now).map(|status| status.grade);
+            other != id && !is_drained && grade.is_some_and(|grade| grade > health::Grade::Unhealthy)
+        };
+        self.vpns.iter().filter(|vpn| vpn.tunnels.contains(id)).all(|vpn| vpn.tunnels.iter().any(is_fit))
+    }
+
+    /// A BFD control packet came in.
+    pub(crate) fn handle_bfd(&mut self, local: SocketAddr, remote: SocketAddr, ttl: u8, payload: &[u8], now: Instant) {
+        self.links.handle_packet(local, remote, ttl, payload, now);
+        self.turn(now);
+    }
+
+    /// The source port of a BFD session belongs to somebody else.
+    pub(crate) fn handle_bfd_port_taken(&mut self, session: ::bfd::SessionId, now: Instant) {
+        self.links.handle_port_taken(session, now);
+        self.turn(now);
+    }
+
+    /// An answer to a probe came out of a tunnel's device. One that does not count is counted.
+    pub(crate) fn handle_probe_reply(&mut self, device: &str, source: IpAddr, payload: &[u8], now: Instant) {
+        let id = self.tunnels.iter().find(|(_, tunnel)| *tunnel.device == *device).map(|(id, _)| *id);
+        if let Some(id) = id {
+            let _ = self.health.handle_reply(id, source, payload, now);
+            self.turn(now);
+        }
+    }
+
+    /// The static routes that VPN connections ask for now. `own` are the addresses of this host.
+    pub(crate) fn routes(&mut self, own: &[IpAddr]) -> Vec<Route> {
+        self.are_routes_stale = false;
+        self.vpns.iter().flat_map(|vpn| vpn.routes(&self.tunnels, own)).collect()
+    }
+
+    /// Whether [`Self::routes`] would say something else than before.
+    pub(crate) fn are_routes_stale(&self) -> bool {
+        self.are_routes_stale
+    }
+
+    /// Takes what the machines within say, until they are silent.
+    fn turn(&mut self, now: Instant) {
+        loop {
+            if let Some(output) = self.links.poll_output() {
+                self.take_link(output, now);
+            } else if let Some(output) = self.health.poll_output() {
+                self.take_health(output);
+            } else {
+                break;
+            }
+        }
+        self.choose(now);
+    }
+
+    fn take_link(&mut self, output: bfd::Output, now: Instant) {
+        match output {
+            bfd::Output::Send(output) => self.outputs.push_back(output),
+            bfd::Output::Changed { remote, tunnel, what } => {
+                let connection = tunnel.and_then(|id| Some(self.tunnels.get(&id)?.label.connection.clone()));
+                let (severity, text) = match &what {
+                    health::Bfd::Up => (Severity::Info, format!("BFD with {remote} is up")),
+                    health::Bfd::Down(why) => (Severity::Warning, format!("BFD with {remote} is down: {why}")),
+                    health::Bfd::AdminDown => (Severity::Info, format!("BFD with {remote} is held down")),
+                };
+                self.tell(connection.as_ref(), severity, "bfd", text);
+                if let Some(id) = tunnel {
+                    self.health.handle_signal(id, Signal::Bfd(what), now);
+                }
+            }
+        }
+    }
+
+    fn take_health(&mut self, output: health::Output) {
+        match output {
+            health::Output::Probe(probe) => {
+                if let Some(tunnel) = self.tunnels.get(&probe.tunnel) {
+                    let packet = ProbePacket { device: tunnel.device.clone(), probe };
+                    self.outputs.push_back(Output::Probe(packet));
+                }
+            }
+            health::Output::Verdict(verdict) => {
+                let Some(tunnel) = self.tunnels.get(&verdict.tunnel) else { return };
+                let (label, device) = (tunnel.label.clone(), &tunnel.device);
+                let (severity, how) = match verdict.grade {
+                    health::Grade::Healthy => (Severity::Info, "is fit for traffic"),
+                    health::Grade::Settling => (Severity::Info, "works again, and has to stay so"),
+                    health::Grade::Unhealthy => (Severity::Warning, "is not fit for traffic"),
+                };
+                let text = format!("the tunnel {label} ({device}) {how}: {}", verdict.reason);
+                self.tell(Some(&label.connection), severity, "tunnel_health", text);
+            }
+        }
+    }
+
+    /// Chooses anew which tunnels carry what, and says what changed.
+    fn choose(&mut self, now: Instant) {
+        let mut told = Vec::new();
+        for vpn in &mut self.vpns {
+            if let Some(text) = vpn.choose(&self.tunnels, &self.health, now) {
+                self.are_routes_stale = true;
+                told.push(text);
+            }
+        }
+        for (severity, text) in told {
+            self.tell(None, severity, "vpn", text);
+        }
+    }
+
+    fn tell(&mut self, connection: Option<&Arc<str>>, severity: Severity, name: &'static str, text: String) {
+        let connection = connection.cloned();
+        self.outputs.push_back(Output::Event(GatewayEvent { connection, severity, name, text }));
+    }
+
+    /// How the VPN connections are.
+    pub(crate) fn vpn_statuses(&self, now: Instant) -> Vec<VpnStatus> {
+        let tunnel = |id: &TunnelId| self.tunnel_status(*id, now);
+        self.vpns.iter().map(|vpn| vpn.status(&self.tunnels, vpn.tunnels.iter().filter_map(tunnel), now)).collect()
+    }
+
+    fn tunnel_status(&self, id: TunnelId, now: Instant) -> Option<TunnelStatus> {
+        let (tunnel, health) = (self.tunnels.get(&id)?, self.health.status(id, now)?);
+        let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let probe = health.probe.map(|probe| ProbeStatus {
+            target: self.health.target(id).map(|ip| ip.to_string()).unwrap_or_default(),
+            sent: probe.sent,
+            answered: probe.answered,
+            lost: probe.lost,
+            last_rtt_us: probe.round_trips.map(|rtt| us(rtt.last)),
+            least_rtt_us: probe.round_trips.map(|rtt| us(rtt.min)),
+            median_rtt_us: probe.round_trips.map(|rtt| us(rtt.p50)),
+        });
+        Some(TunnelStatus {
+            connection: tunnel.label.connection.to_string(),
+            child: tunnel.label.child.to_string(),
+            device: tunnel.device.to_string(),
+            is_healthy: health.grade == health::Grade::Healthy,
+            for_s: now.saturating_since(health.since).as_secs(),
+            why: health.reason.to_string(),
+            is_drained: tunnel.is_drained,
+            is_draining: false,
+            probe,
+            bfd: self.links.state_of(id).map(str::to_owned),
+        })
+    }
+
+    /// How the BFD sessions are.
+    pub(crate) fn bfd_statuses(&self, now: Instant) -> Vec<BfdStatus> {
+        self.links.statuses(&self.tunnels, now)
+    }
+}
+
+impl Machine for Router {
+    type Output = Output;
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.health.handle_timeout(now);
+        self.links.handle_timeout(now);
+        self.turn(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        Deadline::earliest(self.health.poll_timeout(), self.links.poll_timeout())
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}
+
+fn label_of(tunnel: &model::Tunnel<'_>) -> ChildLabel {
+    ChildLabel { connection: tunnel.connection.name.as_str().into(), child: tunnel.child.name.as_str().into() }
+}
+
+/// What is watched of a tunnel: what its VPN connection says; for a neighbour's tunnel without one, the SAs.
+fn health_of(config: &Config, name: &str) -> HealthConfig {
+    let mut health = HealthConfig::default();
+    let is_same = |other: &String| match (config.tunnel(other), config.tunnel(name)) {
+        (Some(a), Some(b)) => label_of(&a) == label_of(&b),
+        _ => false,
+    };
+    let found = config.vpns.iter().find_map(|vpn| Some((vpn, vpn.tunnels.iter().position(is_same)?)));
+    let Some((vpn, place)) = found else { return health };
+    health.rise = vpn.health.hold_up;
+    health.longest_rise = health.longest_rise.max(health.rise);
+    if vpn.health.bfd.is_some() {
+        health.bfd = BfdUse::OnceUp;
+    }
+    let tunnel = config.tunnel(name);
+    if let (Some(probe), Some(tunnel)) = (&vpn.health.probe, tunnel) {
+        let target = probe.targets.get(place).copied().or_else(|| tunnel.far_end());
+        let source =
+            |target: IpAddr| tunnel.addresses.iter().map(IpNet::addr).find(|ip| ip.is_ipv4() == target.is_ipv4());
+        health.probe = target.and_then(|target| {
+            let kind = match probe.kind {
+                ProbeKind::Icmp => health::ProbeKind::IcmpEcho,
+                ProbeKind::Udp(port) => health::ProbeKind::UdpEcho { port },
+            };
+            let threshold = LossThreshold::InARow(u8::try_from(probe.loss).unwrap_or(64).min(64));
+            let timeout = probe.interval.mul_f64(0.65).max(std::time::Duration::from_millis(10));
+            let source = source(target)?;
+            Some(ProbeConfig { kind, source, target, interval: probe.interval, timeout, threshold })
+        });
+    }
+    health
+}
+
+/// Every device that carries a tunnel of `tunnels`, sorted.
+fn devices(tunnels: &BTreeMap<TunnelId, Tunnel>, ids: &[TunnelId]) -> Vec<Arc<str>> {
+    let devices: BTreeSet<_> = ids.iter().filter_map(|id| Some(tunnels.get(id)?.device.clone())).collect();
+    devices.into_iter().collect()
+}

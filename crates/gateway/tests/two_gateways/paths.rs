@@ -1,0 +1,182 @@
+//! What a path takes, as two gateways find it out.
+
+use std::time::Duration;
+
+use gateway::path_mtu::Source;
+use gateway::status::SaStatus;
+use gateway::{Command, RekeyWhat};
+use model::{Encapsulation, Routing, Start, Version, Versions};
+use sim::{Link, World};
+
+use crate::Site;
+use crate::site::{INNER, OUTER, come_up, name, world, world_with};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn sa(world: &World<Site>, place: usize) -> SaStatus {
+    let connection = world.hosts[place].connection("site", world.now);
+    connection.children[0].sas.last().cloned().unwrap()
+}
+
+/// MTU inside and outside, and where it comes from.
+fn shown(world: &World<Site>, place: usize) -> (u16, u16, String) {
+    let sa = sa(world, place);
+    (sa.mtu, sa.outer_mtu, sa.outer_mtu_from)
+}
+
+/// Sends a packet of so many bytes from the first site; whether it arrives.
+fn passes(world: &mut World<Site>, len: u16) -> bool {
+    let (now, before) = (world.now, world.hosts[1].delivered.len());
+    let payload = vec![7; usize::from(len) - 28];
+    world.hosts[0].send_bytes(INNER[0], INNER[1], &payload, now);
+    world.run_for(Duration::from_millis(100));
+    world.hosts[1].delivered.len() > before
+}
+
+#[test]
+fn a_tunnel_confirms_its_mtu_with_one_probe_each_way_and_says_so() {
+    let mut world = world(Start::AtOnce, 1);
+    assert!(come_up(&mut world, SECOND));
+    assert_eq!(sa(&world, 0).outer_mtu_from, "assumed");
+    let sent = world.network.wire.len();
+    world.run_for(10 * SECOND);
+    // A request and an answer each way, and nothing else but keepalives.
+    let said = world.network.wire[sent..].iter().filter(|datagram| datagram.payload.len() > 1).count();
+    assert_eq!(said, 4);
+    for place in [0, 1] {
+        let sa = sa(&world, place);
+        assert_eq!((sa.outer_mtu, sa.outer_mtu_from.as_str()), (1_500, "probed"));
+        assert!(sa.outer_mtu_probed_ago_s.is_some_and(|ago| ago >= 8) && sa.outer_mtu_unprobed.is_none());
+    }
+    assert_eq!(world.hosts[0].told("path_mtu"), 0, "nothing is new");
+}
+
+#[test]
+fn a_black_hole_is_found_and_packets_pass_it() {
+    let mut world = world(Start::AtOnce, 2);
+    world.network.mtu = Some(1_300);
+    assert!(come_up(&mut world, SECOND));
+    assert!(!passes(&mut world, 1_400));
+    world.run_for(30 * SECOND);
+    for place in [0, 1] {
+        let (inner, outer, from) = shown(&world, place);
+        assert_eq!((outer, from.as_str()), (1_300, "probed"));
+        assert!((1_222..=1_238).contains(&inner), "{inner}");
+        assert_eq!(world.hosts[place].told("path_mtu"), 1);
+        assert_eq!(world.hosts[place].refused, Vec::<String>::new());
+    }
+    let inner = sa(&world, 0).mtu;
+    assert!(passes(&mut world, inner));
+    assert!(!passes(&mut world, inner + 1), "its sender has forbidden to cut it");
+    let now = world.now;
+    world.hosts[0].order(Command::Rekey { target: "site".into(), what: RekeyWhat::Children }, now);
+    world.run_for(SECOND);
+    assert_eq!(shown(&world, 0).1, 1_300, "an SA that takes the place of another knows what it knew");
+    assert!(passes(&mut world, inner));
+}
+
+#[test]
+fn the_device_of_a_tunnel_follows_its_path() {
+    let mut world = world_with(Start::AtOnce, Link::default(), 3, |_, connection| {
+        let child = &mut connection.children[0];
+        child.routing = Routing::Device { name: "tunnel1".into(), addresses: vec![], routes: vec![], mark: None };
+    });
+    world.network.mtu = Some(1_400);
+    assert!(come_up(&mut world, SECOND));
+    world.run_for(30 * SECOND);
+    let site = &world.hosts[0];
+    let device = site.devices.iter().find(|device| device.name == name("tunnel1")).unwrap();
+    assert_eq!((device.mtu, shown(&world, 0).1), (sa(&world, 0).mtu, 1_400));
+}
+
+#[test]
+fn nobody_shrinks_a_tunnel_by_saying_so() {
+    let mut world = world(Start::AtOnce, 4);
+    assert!(come_up(&mut world, SECOND));
+    world.run_for(5 * SECOND);
+    let largest = sa(&world, 0).mtu;
+    for second in 0..120 {
+        let now = world.now;
+        world.hosts[0].gateway.note_path_mtu(OUTER[1].parse().unwrap(), 576 + second, now);
+        world.hosts[0].settle(now);
+        assert!(passes(&mut world, largest));
+        assert_eq!(shown(&world, 0).1, 1_500);
+        world.run_for(SECOND);
+    }
+    let (now, sent) = (world.now, world.network.wire.len());
+    assert!(sent < 400, "an attacker makes it send {sent} datagrams in two minutes at {now}");
+}
+
+#[test]
+fn a_true_word_of_a_router_is_verified_and_followed() {
+    let mut world = world(Start::AtOnce, 5);
+    assert!(come_up(&mut world, SECOND));
+    world.run_for(5 * SECOND);
+    world.network.mtu = Some(1_400);
+    let now = world.now;
+    world.hosts[0].gateway.note_path_mtu(OUTER[1].parse().unwrap(), 1_400, now);
+    world.hosts[0].settle(now);
+    world.run_for(3 * SECOND);
+    let (_, outer, from) = shown(&world, 0);
+    assert_eq!((outer, from.as_str()), (1_400, "probed"));
+}
+
+#[test]
+fn where_the_peer_cannot_be_asked_status_says_so_and_why() {
+    let v1: fn(usize, &mut model::Connection) = |_, c| {
+        c.versions = Versions::Only(Version::V1);
+        c.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+        c.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+    };
+    let whole: fn(usize, &mut model::Connection) = |place, c| c.fragmentation = place == 0;
+    for (change, why) in [(v1, "IKEv1 cannot ask"), (whole, "the peer does not take IKE fragments")] {
+        let mut world = world_with(Start::AtOnce, Link::default(), 6, change);
+        assert!(come_up(&mut world, 5 * SECOND));
+        world.run_for(5 * SECOND);
+        let now = world.now;
+        world.hosts[0].gateway.set_path_mtu("site", 1_480, Source::Route, now);
+        world.hosts[0].settle(now);
+        world.run_for(SECOND);
+        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_480, "route"));
+        assert_eq!(sa(&world, 0).outer_mtu_unprobed.as_deref(), Some(why));
+        let now = world.now;
+        world.hosts[0].gateway.note_path_mtu(OUTER[1].parse().unwrap(), 1_400, now);
+        world.hosts[0].settle(now);
+        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_400, "icmp (unverified)"));
+        let inner = sa(&world, 0).mtu;
+        assert!(passes(&mut world, inner) && !passes(&mut world, inner + 1));
+        world.run_for(620 * SECOND);
+        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_480, "route"));
+    }
+}
+
+#[test]
+fn plain_esp_and_esp_in_udp_have_the_mtu_of_the_aws_user_guide_once_it_is_probed() {
+    use base::algorithm::{Encryption, Integrity};
+    for (encapsulation, integrity, expected) in [
+        (Encapsulation::Force, Integrity::Sha1, 1_422),
+        (Encapsulation::Force, Integrity::Sha256, 1_422),
+        (Encapsulation::Auto, Integrity::Sha1, 1_438),
+        (Encapsulation::Auto, Integrity::Sha256, 1_438),
+        (Encapsulation::Auto, Integrity::Sha384, 1_422),
+        (Encapsulation::Auto, Integrity::Sha512, 1_422),
+        (Encapsulation::Force, Integrity::Sha512, 1_406),
+    ] {
+        let mut world = world_with(Start::AtOnce, Link::default(), 7, |_, connection| {
+            connection.encapsulation = encapsulation;
+            for proposal in &mut connection.ike {
+                proposal.encryption = vec![Encryption::Aes128Cbc];
+                proposal.integrity = vec![integrity];
+            }
+            for proposal in &mut connection.children[0].esp {
+                proposal.encryption = vec![Encryption::Aes128Cbc];
+                proposal.integrity = vec![integrity];
+            }
+        });
+        world.network.mtu = Some(1_500);
+        assert!(come_up(&mut world, SECOND));
+        world.run_for(5 * SECOND);
+        let (inner, _, from) = shown(&world, 0);
+        assert_eq!((inner, from.as_str()), (expected, "probed"), "{encapsulation:?} {integrity:?}");
+    }
+}
