@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Take a connection down
     Down(TargetArgs),
+    /// Move a tunnel's traffic to other tunnels, wait until it is quiet, and take it down
+    Drain(UpArgs),
     /// Make new keys for a connection
     Rekey(RekeyArgs),
     /// Let the running gateway read its configuration again
@@ -261,18 +263,16 @@ pub(crate) struct BenchArgs {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Everything, beside its peers, in network namespaces (what `simplon bench` alone does)
-    Report(BenchReportArgs),
-    /// Drive one responder with many peers and count the tunnels a second
-    Handshakes(BenchHandshakesArgs),
-    /// One of the load generators that the parts of the report use
-    #[command(subcommand, hide = true)]
+    /// One of the load generators that the parts use
+    #[command(subcommand)]
     Load(BenchLoadCommand),
 }
 
 /// A load generator. Each says what it found as JSON.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchLoadCommand {
+    /// Drive one responder with many IKE peers and count the tunnels a second
+    Handshakes(BenchHandshakesArgs),
     /// Count packets, and answer who asks, until killed
     Count {
         /// Where to
@@ -444,10 +444,10 @@ mod tests {
             "simplon bench",
             "simplon bench --json",
             "simplon bench data --rounds 5",
-            "simplon bench report handshakes",
+            "simplon bench handshakes idle --rounds 1",
             "simplon bench small rtt many rekey bgp --json",
             "simplon bench load packets --to 10.62.0.2:9009 --rate 1000",
-            "simplon bench handshakes --local 10.9.0.2 --remote 10.9.0.1 --psk key --remote-net 10.1.0.0/16 --json",
+            "simplon bench load handshakes --local 10.9.0.2 --remote 10.9.0.1 --psk key --remote-net 10.1.0.0/16 --json",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

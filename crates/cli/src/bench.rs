@@ -17,9 +17,6 @@ use crate::say;
 pub(crate) fn run(args: BenchArgs) -> Result<Code, Failed> {
     match args.command {
         None => report(&args.report),
-        // `bench handshakes` is the generator; the part of that name is `bench report handshakes`.
-        Some(BenchCommand::Report(args)) => report(&args),
-        Some(BenchCommand::Handshakes(args)) => handshakes(args),
         Some(BenchCommand::Load(command)) => generate(command),
     }
 }
@@ -62,6 +59,7 @@ fn handshakes(args: BenchHandshakesArgs) -> Result<Code, Failed> {
 fn generate(command: BenchLoadCommand) -> Result<Code, Failed> {
     let failed = |error: std::io::Error| Failed::new(Code::Failed, format!("the load generator: {error}"));
     match command {
+        BenchLoadCommand::Handshakes(args) => handshakes(args),
         BenchLoadCommand::Count { listen } => packets::count(listen).map(|()| Code::Ok).map_err(failed),
         BenchLoadCommand::Packets { to, size, time, tolerated, rate } => {
             let stream = Stream { to, size, time: Duration::from_millis(time), tolerated };

@@ -7,7 +7,7 @@
 //! | `status`, `detail`, `table` | `status` |
 //! | `check` | `check` |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
-//! | `bench` | `bench`, `bench report`, `handshakes`, `load` |
+//! | `bench` | `bench`, `bench load` |
 //!
 //! Exit codes are those of [`exit::Code`] (docs/book/cli.md).
 
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Up(options) => orders::up(&options),
         Command::Down(options) => orders::down(&options),
+        Command::Drain(options) => orders::drain(&options),
         Command::Rekey(options) => orders::rekey(&options),
         Command::Reload(options) => orders::reload(&options),
         Command::Check(options) => check::run(&options),

@@ -1,6 +1,6 @@
 //! Tunnels a second: IKE SA and first Child SA, with pre-shared keys, the gateway on one core.
 //!
-//! The generator (`simplon bench handshakes`) has the other core, and keeps 64 handshakes under way. Each round
+//! The generator (`simplon bench load handshakes`) has the other core, and keeps 64 handshakes under way. Each round
 //! starts the gateway anew. Where others use the machine too, the wall clock says less than the CPU time that the
 //! gateway itself has used: both are reported.
 

@@ -11,7 +11,7 @@
 //! | `rekey` | new keys under load |
 //! | `bgp` | a million routes |
 //! | `gateways`, `wireguard`, `openvpn` | who is measured |
-//! | `path`, `responder`, `process` | the ground, and what the kernel counts |
+//! | `path`, `swarm`, `responder`, `process` | the ground, and what the kernel counts |
 //! | `figures`, `report` | medians, goals, tables |
 //!
 //! Rounds of all gateways alternate, so that what else the machine does meets all alike; what counts is the median, and
@@ -32,6 +32,7 @@ mod report;
 mod responder;
 mod rtt;
 mod small;
+mod swarm;
 mod wireguard;
 
 use std::str::FromStr;

@@ -124,8 +124,10 @@ impl Tunnel {
         .map(drop)
     }
 
-    /// Starts what counts packets at the far host.
+    /// Starts what counts packets at the far host. The near one sends runs, which its device cuts up: each packet
+    /// reaches the gateway by itself.
     pub(super) fn serve_counter(&mut self) -> Result<()> {
+        self.ends.hosts[0].run(&["ethtool", "-K", "eth0", "tx-udp-segmentation", "off"])?;
         let log = self.lab.dir().join("counter");
         self.servers.push(self.ends.hosts[1].spawn(&load(&["count", "--listen", &counter()])?, &[], &log)?);
         Ok(())

@@ -82,9 +82,10 @@ const STREAMS: [Column; 4] = [
     ("tcp_4_mbit", "4 STREAMS", 0),
     ("tcp_4_back_mbit", "4 BACK", 0),
 ];
-const SMALL: [Column; 4] = [
+const SMALL: [Column; 5] = [
     ("best_per_second", "BEST A SECOND", 0),
     ("best_lost_percent", "LOST %", 1),
+    ("cpu_us_per_packet", "CPU µS A PACKET", 1),
     ("flood_arrived_per_second", "OF A FLOOD", 0),
     ("flood_sent_per_second", "FLOOD", 0),
 ];

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::bench::path::load;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
@@ -33,7 +34,7 @@ pub(super) struct Negotiation {
     pub(super) dpd: Option<u32>,
 }
 
-/// What the generator says (`simplon bench handshakes --json`).
+/// What the generator says (`simplon bench load handshakes --json`).
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Said {
     pub(super) established: u32,
@@ -116,10 +117,12 @@ impl Ground {
     pub(super) fn generate(&self, what: Negotiation, count: u32, linger: u32, name: &str) -> Result<Generator> {
         let [count, linger, version] = [count, linger, what.version.number().into()].map(|n: u32| n.to_string());
         let log = self.lab.dir().join(format!("{name}.generator"));
-        let mut words = vec!["taskset", "-c", "1", self.program.as_str(), "bench", "handshakes", "--json"];
+        let mut words = vec!["handshakes", "--json"];
         words.extend(["--local", GENERATOR, "--remote", RESPONDER, "--remote-id", IDENTITY, "--remote-net", NETWORK]);
         words.extend(["--psk", PSK, "--version", &version, "--ike", what.ike, "--esp", what.esp]);
         words.extend(["--count", &count, "--window", "64", "--linger", &linger, "--timeout", "20"]);
+        let mut words = load(&words)?;
+        words.splice(0..0, ["taskset", "-c", "1"].map(str::to_owned));
         Ok(Generator { process: self.generator.spawn(&words, &[], &log)?, log })
     }
 }
@@ -194,7 +197,7 @@ fn simplon_toml(what: Negotiation) -> String {
 
 /// As Debian sets it, but for what would only slow it down here: it logs nothing, looks IKE SAs up in a table that
 /// fits their number, and takes every peer for honest.
-fn strongswan_conf(dir: &str) -> String {
+pub(super) fn strongswan_conf(dir: &str) -> String {
     format!(
         "charon-systemd {{\n  journal {{ default = -1 }}\n}}\n\
          charon {{\n  load = {PLUGINS} kernel-libipsec kernel-netlink socket-default vici\n  piddir = {dir}\n  \

@@ -4,15 +4,13 @@
 //! from the gateways what they need, so what counts is the best rate at which all but a few arrive; what arrives of a
 //! flood stands beside it (`loadgen::packets`).
 
-use serde_json::Value;
-
 use crate::bench::data::{build, plugins_for};
 use crate::bench::figures::{Row, Samples};
 use crate::bench::gateways::Gateway;
 use crate::bench::path::Case;
 use crate::bench::{Part, Skipped};
-use crate::error::Result;
-use crate::shell::Shell;
+use crate::error::{Error, Result};
+use crate::shell::{Shell, installed};
 
 /// Bytes of an IP packet.
 const SIZE: &str = "64";
@@ -23,6 +21,9 @@ const TOLERATED: &str = "1";
 
 /// Measures every gateway by turns.
 pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) -> Result<Vec<Row>> {
+    if !installed("ethtool") {
+        return Err(Error::Missing { what: "the program ethtool".into(), install: "apt-get install ethtool".into() });
+    }
     let mut tunnels = Vec::new();
     for gateway in Gateway::PEERS {
         let plugins = plugins_for(gateway, Case::GCM, shell)?;
@@ -40,15 +41,21 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
             samples.push("best_lost_percent", number("best", "lost_percent"));
             samples.push("flood_sent_per_second", number("flood", "sent_per_second"));
             samples.push("flood_arrived_per_second", number("flood", "arrived_per_second"));
-            samples.push("tried", said["tried"].as_array().map_or(0, Vec::len) as f64);
+            // What it costs is counted at that rate.
+            let before = tunnel.cpu()?;
+            let rate = number("best", "wanted_per_second").max(1_000.0).to_string();
+            let once = tunnel.packets(&["--size", SIZE, "--time", TIME, "--rate", &rate])?;
+            let used = (tunnel.cpu()? - before).total();
+            let arrived = once["sent"].as_f64().unwrap_or(0.0) - once["lost"].as_f64().unwrap_or(0.0);
+            samples.push("cpu_us_per_packet", if arrived > 0.0 { used * 1e6 / arrived } else { 0.0 });
             shell.say(&format!(
-                "  64-byte packets, round {round}: {} {:.0} a second with {:.1} % lost, {:.0} of a flood of {:.0}{}",
+                "  64-byte packets, round {round}: {} {:.0} a second with {:.1} % lost ({:.1} µs each), {:.0} of a flood of {:.0}",
                 tunnel.gateway,
                 samples.last("best_per_second"),
                 samples.last("best_lost_percent"),
+                samples.last("cpu_us_per_packet"),
                 samples.last("flood_arrived_per_second"),
                 samples.last("flood_sent_per_second"),
-                if said["best"] == Value::Null { " (nothing passed)" } else { "" },
             ));
         }
     }
