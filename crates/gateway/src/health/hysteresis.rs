@@ -33,7 +33,7 @@ impl Hysteresis {
     pub fn hold(&self, config: &HealthConfig, now: Instant) -> Duration {
         match self.level {
             0 => Duration::ZERO,
-            _ => Self::hold_of(self.level_at(config, now).max(1), config),
+            _ => Self::hold_of(self.level_at(config, now), config),
         }
     }
 
@@ -42,6 +42,7 @@ impl Hysteresis {
         self.level.saturating_sub(u32::try_from(calms).unwrap_or(u32::MAX))
     }
 
+    /// The rise time for the first level, and below it for one whose falls have been forgiven.
     fn hold_of(level: u32, config: &HealthConfig) -> Duration {
         let factor = 1u32.checked_shl(level.saturating_sub(1)).unwrap_or(u32::MAX);
         config.rise.saturating_mul(factor).min(config.longest_rise)

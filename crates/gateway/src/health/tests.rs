@@ -395,9 +395,10 @@ fn a_tunnel_that_was_taken_down_on_purpose_comes_back_as_new() {
 #[test]
 fn a_new_configuration_of_the_probes_lets_a_healthy_tunnel_be_until_it_knows_better() {
     let mut watch = Watch::healthy(probed());
-    watch.health.upsert(ID, probed(), watch.now).unwrap();
     watch.pass(10 * SECOND);
-    assert_eq!(watch.status().probe.unwrap().sent, 11, "the same again is nothing new");
+    watch.health.upsert(ID, probed(), watch.now).unwrap();
+    watch.pass(5 * SECOND);
+    assert_eq!(watch.status().probe.unwrap().sent, 16, "the same again is nothing new");
     let elsewhere = ProbeConfig::echo(ip(OURS), ip("10.0.0.9"));
     watch.health.upsert(ID, HealthConfig { probe: Some(elsewhere), ..probed() }, watch.now).unwrap();
     (watch.round_trip, watch.under_way) = (None, vec![]);
