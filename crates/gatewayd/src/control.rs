@@ -337,8 +337,11 @@ impl Control {
                     self.gateway.note_waiting(&connection.name, &why, now);
                 }
             }
-            if let Some(mtu) = found.path_mtu {
-                self.gateway.set_path_mtu(&connection.name, mtu, now);
+            if let Some((mtu, from)) = found.path_mtu {
+                self.gateway.set_path_mtu(&connection.name, mtu, from, now);
+            }
+            if let (Some(remote), Some(mtu)) = (found.remote, found.heard_mtu) {
+                self.gateway.note_path_mtu(remote, mtu, now);
             }
             if found.local.is_some() || found.remote.is_some() {
                 self.gateway.set_addresses(&connection.name, found.local, found.remote, now);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::path_mtu::Source;
 use model::{Address, Connection};
 use os::netlink::Netlink;
 use tokio::sync::mpsc;
@@ -25,8 +26,10 @@ pub struct Found {
     pub local: Option<IpAddr>,
     /// The peer's address.
     pub remote: Option<IpAddr>,
-    /// MTU of the path to it, in bytes.
-    pub path_mtu: Option<u16>,
+    /// What interface and route to it take, in bytes, and which of them says so.
+    pub path_mtu: Option<(u16, Source)>,
+    /// What the kernel heard of the path to it by ICMP, where that is less.
+    pub heard_mtu: Option<u16>,
 }
 
 /// Names and the addresses they stand for.
@@ -109,7 +112,7 @@ impl Resolver {
             Address::Any | Address::Prefix(_) => None,
         };
         let remote = address(&connection.remote.address);
-        let mut found = Found { local: address(&connection.local.address), remote, path_mtu: None };
+        let mut found = Found { local: address(&connection.local.address), remote, ..Found::default() };
         let Some(remote) = remote else { return found };
         if found.local.is_none() && !matches!(connection.local.address, Address::Name(_)) {
             match netlink.source_address_for(remote).await {
@@ -117,8 +120,13 @@ impl Resolver {
                 Err(e) => debug!(connection = connection.name, "no address towards {remote}: {e}"),
             }
         }
-        match netlink.path_mtu(remote).await {
-            Ok(mtu) => found.path_mtu = Some(u16::try_from(mtu).unwrap_or(u16::MAX)),
+        match netlink.mtu_to(remote).await {
+            Ok(mtu) => {
+                let bytes = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+                let from = if mtu.is_of_route { Source::Route } else { Source::Interface };
+                found.path_mtu = Some((bytes(mtu.outgoing), from));
+                found.heard_mtu = mtu.heard.map(bytes);
+            }
             Err(e) => debug!(connection = connection.name, "no path MTU towards {remote}: {e}"),
         }
         found
@@ -148,7 +156,7 @@ mod tests {
         assert!(text.contains("vpn.example.com"), "{text}");
         let remote = Some("192.0.2.1".parse().unwrap());
         assert!(waits_for(&connection, Found { remote, ..nothing }).unwrap().contains("route to 192.0.2.1"));
-        assert_eq!(waits_for(&connection, Found { remote, local: remote, path_mtu: None }), None);
+        assert_eq!(waits_for(&connection, Found { remote, local: remote, ..nothing }), None);
         connection.remote.address = Address::Any;
         assert_eq!(waits_for(&connection, nothing), None);
     }

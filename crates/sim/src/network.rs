@@ -19,6 +19,13 @@ pub struct Datagram {
     pub payload: Vec<u8>,
 }
 
+impl Datagram {
+    /// Bytes of the IP packet that it is.
+    pub fn packet_len(&self) -> usize {
+        self.payload.len() + if self.destination.is_ipv4() { 28 } else { 48 }
+    }
+}
+
 /// What happens to datagrams on the way. Shares are per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -53,6 +60,8 @@ pub struct Network {
     pub link: Link,
     /// While true, nothing arrives.
     pub is_cut: bool,
+    /// IP packets that are larger are dropped in silence, in bytes: a black hole.
+    pub mtu: Option<usize>,
     /// NATs on the way.
     pub nats: Vec<Nat>,
     /// Every datagram as it was sent behind the NATs, lost or not: what an eavesdropper sees.
@@ -68,6 +77,7 @@ impl Network {
         Self {
             link,
             is_cut: false,
+            mtu: None,
             nats: Vec::new(),
             wire: Vec::new(),
             under_way: BTreeMap::new(),
@@ -84,7 +94,8 @@ impl Network {
         self.wire.push(datagram.clone());
         let copies = 1 + u64::from(self.happens(self.link.duplicate));
         for _ in 0..copies {
-            if self.is_cut || self.happens(self.link.loss) {
+            let is_large = self.mtu.is_some_and(|mtu| datagram.packet_len() > mtu);
+            if self.is_cut || is_large || self.happens(self.link.loss) {
                 continue;
             }
             let jitter = Duration::from_micros(self.random.below(self.link.jitter.as_micros() as u64 + 1));

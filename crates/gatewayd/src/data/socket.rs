@@ -207,11 +207,12 @@ impl Sockets {
     }
 }
 
-/// What a socket does with a datagram that is larger than the path. ESP is fitted to the path before it gets here.
+/// What a socket does with a datagram that is larger than the path. ESP is fitted before it gets here, to what is known
+/// of the path for sure: the kernel's own opinion follows from ICMP that anyone can forge, and is left aside.
 const fn usually(kind: Kind) -> Fragmentation {
     match kind {
         Kind::Ike => Fragmentation::Allow,
-        Kind::Natt | Kind::Esp => Fragmentation::Forbid,
+        Kind::Natt | Kind::Esp => Fragmentation::Probe,
     }
 }
 

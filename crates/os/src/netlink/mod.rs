@@ -13,6 +13,7 @@
 
 mod bulk;
 mod monitor;
+mod mtu;
 mod route;
 mod rule;
 mod wire;
@@ -33,6 +34,7 @@ use tokio::task::AbortHandle;
 
 pub use self::bulk::{Bulk, Filter, Refusal, Write};
 pub use self::monitor::{Change, Monitor, Passed, Topics, Watch};
+pub use self::mtu::MtuTo;
 pub use self::route::{DefaultRoute, Hop, NextHop, Place, Route, RouteKind};
 pub use self::rule::Rule;
 use crate::error::Tried;
