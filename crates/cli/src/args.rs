@@ -27,6 +27,9 @@ pub(crate) enum Command {
     Gateway(GatewayArgs),
     /// Show how the connections of the running gateway are
     Status(StatusArgs),
+    /// Show SAs and events in the tables that routers have
+    #[command(subcommand)]
+    Show(ShowCommand),
     /// Bring a connection up and wait until it is
     Up(UpArgs),
     /// Take a connection down
@@ -116,6 +119,50 @@ pub(crate) struct StatusArgs {
     /// Again every second, until Ctrl-C
     #[arg(short, long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowCommand {
+    /// IKE SAs: SPIs, algorithms, lifetimes, and what negotiating came to
+    IkeSa(ShowArgs),
+    /// Child SAs, both directions: SPIs, lifetimes, counters, MTU, replay window
+    IpsecSa(ShowArgs),
+    /// What happened and why, the last 10,000 events
+    Events(EventsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// Only this connection
+    #[arg(value_name = "CONNECTION")]
+    pub(crate) connection: Option<String>,
+    /// As JSON (docs/book/status.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    /// Only of this connection
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) connection: Option<String>,
+    /// How many of the last ones
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 50)]
+    pub(crate) number: usize,
+    /// Go on with those that follow, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Those for whoever looks for a fault, too
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// As JSON, an object a line
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
 }
@@ -435,6 +482,9 @@ mod tests {
             "simplon gateway -c simplon.toml --port 1500 --natt-port 14500",
             "simplon status --detail --json",
             "simplon status Tunnel1 --watch",
+            "simplon show ike-sa Tunnel1 --json",
+            "simplon show ipsec-sa --socket /tmp/s",
+            "simplon show events --connection Tunnel1 -n 500 --follow --debug --json",
             "simplon up Tunnel1/net --timeout 5",
             "simplon down Tunnel1 --socket /tmp/s",
             "simplon rekey Tunnel1 --ike",

@@ -1,40 +1,24 @@
 //! `simplon status --detail`: everything that is known, line by line. Each counter that `show crypto` of an ASA has, has
 //! its equal here; docs/book/status.md puts them side by side.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
 use gateway::status::{
     ChildStatus, ConnectionStatus, DataPathCounters, GatewayStatus, IkeStatus, SaStatus, Status, Traffic,
     short_duration,
 };
 
 use crate::orders::explain;
-use crate::table::bytes;
-
-/// A text of labelled lines; writing to it does not fail.
-struct Lines(String);
-
-impl Lines {
-    fn title(&mut self, indent: usize, text: &str) {
-        let _ = writeln!(self.0, "{:indent$}{text}", "");
-    }
-
-    fn line(&mut self, indent: usize, label: &str, text: &str) {
-        let _ = writeln!(self.0, "{:indent$}{label:<24}{text}", "");
-    }
-}
+use crate::table::{Lines, bytes, counts};
 
 /// Everything.
 pub(crate) fn show(status: &Status) -> String {
-    let mut out = Lines(String::new());
+    let mut out = Lines::default();
     let data_path = status.gateway.data_path.clone().unwrap_or_default();
     for connection in &status.connections {
         show_connection(connection, &data_path, &mut out);
         out.title(0, "");
     }
     show_gateway(&status.gateway, &data_path, &mut out);
-    out.0
+    out.finish()
 }
 
 fn show_connection(connection: &ConnectionStatus, data_path: &DataPathCounters, out: &mut Lines) {
@@ -160,21 +144,14 @@ fn show_traffic(sa: &SaStatus, traffic: &Traffic, data_path: &DataPathCounters, 
     out.line(6, "ICMP errors", &format!("valid {valid}, invalid {invalid} (whole gateway)"));
     let (send, receive) = (data_path.send_errors, data_path.receive_errors);
     out.line(6, "I/O errors", &format!("send {send}, receive {receive} (whole gateway)"));
-    out.line(6, "dropped out", &drops(&sent.dropped));
-    out.line(6, "dropped in", &drops(&arrived.dropped));
+    out.line(6, "dropped out", &counts(&sent.dropped));
+    out.line(6, "dropped in", &counts(&arrived.dropped));
     out.line(6, "replay protection", &format!("window {}, sent up to {}", sa.replay_window, traffic.sequence_sent));
     let bitmap = format!("0x{:08x} 0x{:08x}", traffic.replay_bitmap >> 32, traffic.replay_bitmap & 0xffff_ffff);
     out.line(6, "replay bitmap", &format!("{bitmap} below {}", traffic.sequence_received));
     if let Some(idle) = traffic.idle_s {
         out.line(6, "last packet in", &format!("{} ago", short_duration(idle)));
     }
-}
-
-/// Counters that are not zero, or "none".
-fn drops(reasons: &BTreeMap<String, u64>) -> String {
-    let some: Vec<_> =
-        reasons.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| format!("{reason} {count}")).collect();
-    if some.is_empty() { "none".to_owned() } else { some.join(", ") }
 }
 
 fn show_gateway(gateway: &GatewayStatus, data_path: &DataPathCounters, out: &mut Lines) {
@@ -192,6 +169,6 @@ fn show_gateway(gateway: &GatewayStatus, data_path: &DataPathCounters, out: &mut
     );
     out.line(2, "IKE SAs", &sas);
     out.line(2, "Child SAs", &format!("rekeyed {}", ike.child_rekeys));
-    out.line(2, "IKE dropped", &drops(&ike.dropped));
-    out.line(2, "packets without an SA", &drops(&data_path.dropped));
+    out.line(2, "IKE dropped", &counts(&ike.dropped));
+    out.line(2, "packets without an SA", &counts(&data_path.dropped));
 }

@@ -5,6 +5,7 @@
 //! | `daemon` | `gateway` |
 //! | `orders` | `up`, `down`, `rekey`, `reload` |
 //! | `status`, `detail`, `table` | `status` |
+//! | `show` | `show ike-sa`, `ipsec-sa`, `events` |
 //! | `check` | `check` |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
 //! | `bench` | `bench`, `bench load` |
@@ -19,6 +20,7 @@ mod detail;
 mod exit;
 mod lab;
 mod orders;
+mod show;
 mod status;
 mod table;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Gateway(options) => daemon::run(options),
         Command::Status(options) => status::run(&options),
+        Command::Show(command) => show::run(&command),
         Command::Up(options) => orders::up(&options),
         Command::Down(options) => orders::down(&options),
         Command::Drain(options) => orders::drain(&options),
@@ -56,11 +59,16 @@ fn main() -> ExitCode {
 
 /// Writes to standard output. A reader that has gone away, such as `head`, is no error.
 fn say(text: &str) -> Result<Code, Failed> {
+    tell(text).map(|_| Code::Ok)
+}
+
+/// Writes to standard output; whether there is still a reader.
+fn tell(text: &str) -> Result<bool, Failed> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failed::new(Code::Failed, format!("cannot write: {e}")))
         }
-        Ok(()) | Err(_) => Ok(Code::Ok),
+        written => Ok(written.is_ok()),
     }
 }

@@ -9,8 +9,9 @@ use crate::args::StatusArgs;
 use crate::detail;
 use crate::exit::{Code, Failed};
 use crate::orders::{explain, pause};
-use crate::say;
+use crate::show::only;
 use crate::table::{aligned, bytes};
+use crate::{say, tell};
 
 /// Clears the terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -31,20 +32,11 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Code, Failed> {
         if !args.watch {
             return say(&text);
         }
-        say(&format!("{CLEAR}{text}"))?;
+        if !tell(&format!("{CLEAR}{text}"))? {
+            return Ok(Code::Ok);
+        }
         pause(Duration::from_secs(1));
     }
-}
-
-/// The status of one connection, or of all.
-fn only(mut status: Status, connection: Option<&str>) -> Result<Status, Failed> {
-    if let Some(name) = connection {
-        status.connections.retain(|connection| connection.name == name);
-        if status.connections.is_empty() {
-            return Err(Failed::new(Code::Failed, format!("there is no connection {name}")));
-        }
-    }
-    Ok(status)
 }
 
 /// A line for each connection, and what is wrong below.

@@ -1,4 +1,7 @@
-//! Text in aligned columns.
+//! Text in aligned columns, and in labelled lines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// A table: rows of cells, the first of which is the heading.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
@@ -13,6 +16,34 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A text of labelled lines; writing to it does not fail.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(String);
+
+impl Lines {
+    /// A line without a label; an empty one stays empty.
+    pub(crate) fn title(&mut self, indent: usize, text: &str) {
+        let indent = if text.is_empty() { 0 } else { indent };
+        let _ = writeln!(self.0, "{:indent$}{text}", "");
+    }
+
+    /// A label and what belongs to it.
+    pub(crate) fn line(&mut self, indent: usize, label: &str, text: &str) {
+        let _ = writeln!(self.0, "{:indent$}{label:<24}{text}", "");
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.0
+    }
+}
+
+/// Counters that are not zero, or "none".
+pub(crate) fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let some: Vec<_> =
+        counts.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| format!("{reason} {count}")).collect();
+    if some.is_empty() { "none".to_owned() } else { some.join(", ") }
 }
 
 /// Bytes as people read them, in steps of 1,000.
