@@ -1,4 +1,4 @@
-//! `simplon up`, `down`, `rekey` and `reload`.
+//! `simplon up`, `down`, `drain`, `rekey` and `reload`.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,39 @@ pub(crate) fn up(args: &UpArgs) -> Result<Code, Failed> {
 pub(crate) fn down(args: &TargetArgs) -> Result<Code, Failed> {
     Client::connect(&args.socket.socket)?.order(&Request::Down { target: args.target.clone() })?;
     Ok(Code::Ok)
+}
+
+/// Moves traffic off a tunnel, and waits until it is quiet and down.
+pub(crate) fn drain(args: &UpArgs) -> Result<Code, Failed> {
+    let target = &args.target.target;
+    let mut client = Client::connect(&args.target.socket.socket)?;
+    client.order(&Request::Drain { target: target.clone() })?;
+    if args.timeout == 0 {
+        return Ok(Code::Ok);
+    }
+    let end = now() + Duration::from_secs(args.timeout);
+    loop {
+        let status = client.status()?;
+        let Some((connection, child)) = find(&status, target) else {
+            return Err(Failed::new(Code::Failed, format!("{target} is not in the configuration any more")));
+        };
+        let mut meant = connection.children.iter().filter(|c| child.is_none_or(|name| c.name == name));
+        if meant.all(|child| child.sas.is_empty()) {
+            return say(&format!("{target} is drained and down\n"));
+        }
+        let is_draining = |t: &gateway::status::routing::TunnelStatus| {
+            t.connection == connection.name && child.is_none_or(|name| t.child == name) && t.is_draining
+        };
+        if !status.vpns.iter().flat_map(|vpn| &vpn.tunnels).any(is_draining) {
+            let last = connection.history.last().map_or("it was brought up again", |entry| entry.text.as_str());
+            return Err(Failed::new(Code::Failed, last.to_owned()));
+        }
+        if now() >= end {
+            let text = format!("{target} still carries traffic after {} s; it goes on being drained", args.timeout);
+            return Err(Failed::new(Code::Timeout, text));
+        }
+        pause(LOOK);
+    }
 }
 
 /// Makes new keys.

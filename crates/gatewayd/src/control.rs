@@ -11,7 +11,7 @@ use base::{Instant, Machine, Random};
 use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
 use os::clock::Clock;
-use sa::{SaChange, SaId};
+use sa::{ChildLabel, SaChange, SaId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -23,6 +23,7 @@ use crate::guard::Guard;
 use crate::log::{Format, Log};
 use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
+use crate::sockets::{self, BfdSockets, Heard, ProbeSockets};
 use crate::world::World;
 use crate::{Error, host, metrics};
 
@@ -30,6 +31,8 @@ use crate::{Error, host, metrics};
 const FAREWELL: Duration = Duration::from_millis(1_200);
 /// Reports that are handled before anything else gets its turn.
 const BATCH: usize = 256;
+/// How often the traffic of a tunnel is looked at while it is drained.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
 /// How long the data path may take to say what it counted.
 const SNAPSHOT: Duration = Duration::from_millis(500);
 
@@ -78,6 +81,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let worker = data::start(&data_options, inlet, outlet).map_err(|e| Error::system("start the data path", e))?;
     let gateway = Gateway::new(config.gateway.clone(), random()?);
+    let (heard, hearing) = sockets::queue();
     let mut control = Control {
         clock,
         gateway,
@@ -90,6 +94,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
         notifier: Notifier::from_environment(),
         metrics: None,
         ask: server.asker(),
+        bfd: BfdSockets::new(heard.clone()),
+        probes: ProbeSockets::new(heard),
+        hearing,
         lost: BTreeMap::new(),
         failed: None,
     };
@@ -150,6 +157,10 @@ struct Control {
     metrics: Option<metrics::Server>,
     /// How the metrics ask for the status.
     ask: mpsc::Sender<Asked>,
+    bfd: BfdSockets,
+    probes: ProbeSockets,
+    /// What came in through them.
+    hearing: mpsc::Receiver<Heard>,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -206,10 +217,12 @@ impl Control {
                         return Err((Error::DataPath(why), reports));
                     }
                 }
+                Some(heard) = self.hearing.recv() => self.take_heard(heard),
                 Some(asked) = server.asked() => self.answer(asked, world).await,
                 () = self.resolver.answered() => self.refresh_at = self.clock.now(),
                 () = self.notifier.beat(&self.handle) => {}
                 () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(DRAIN_LOOK), if self.gateway.is_draining() => self.note_carried().await,
                 _ = signals.hangup.recv() => drop(self.reload(world).await),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
@@ -253,6 +266,41 @@ impl Control {
         None
     }
 
+    /// Handles what came in through the sockets of BFD and probes, and what waits behind it.
+    fn take_heard(&mut self, first: Heard) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let now = self.clock.now();
+            match next {
+                None => return,
+                Some(Heard::Bfd { local, remote, ttl, payload }) => {
+                    self.gateway.handle_bfd(local, remote, ttl, &payload, now);
+                }
+                Some(Heard::Probe { device, source, payload }) => {
+                    self.gateway.handle_probe_reply(&device, source, &payload, now);
+                }
+            }
+            next = self.hearing.try_recv().ok();
+        }
+    }
+
+    /// Tells the gateway what tunnels have carried: it waits for some to be quiet.
+    async fn note_carried(&mut self) {
+        let status = self.status().await;
+        let mut carried: BTreeMap<ChildLabel, u64> = BTreeMap::new();
+        for connection in &status.connections {
+            let gone = connection.carried.packets_in + connection.carried.packets_out;
+            for child in &connection.children {
+                let live = child.sas.iter().filter_map(|sa| sa.traffic.as_ref());
+                let live: u64 = live.map(|t| t.inbound.packets + t.outbound.packets).sum();
+                let (connection, child) = (connection.name.as_str().into(), child.name.as_str().into());
+                carried.insert(ChildLabel { connection, child }, live + gone);
+            }
+        }
+        let now = self.clock.now();
+        self.gateway.note_carried(|label| carried.get(label).copied().unwrap_or_default(), now);
+    }
+
     fn note_lost(&mut self, dropped: u64) {
         let known = self.lost.entry("ike").or_default();
         if dropped > *known {
@@ -278,6 +326,13 @@ impl Control {
                     orders.push(Order::Sa(change));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
+                Output::Bfd(packet) => {
+                    if self.bfd.send(&packet).is_err() {
+                        self.gateway.handle_bfd_port_taken(packet.transmit.session, self.clock.now());
+                    }
+                }
+                Output::BfdRelease { session, local } => self.bfd.release(session, local),
+                Output::Probe(packet) => self.probes.send(&packet),
                 Output::Policy(change) => {
                     self.guard.note_policy(&change);
                     orders.push(Order::Policy(change));
@@ -367,7 +422,7 @@ impl Control {
                 Ok(()) => self.done(),
                 Err(message) => Answer::Error { message },
             },
-            request @ (Request::Up { .. } | Request::Down { .. } | Request::Rekey { .. }) => {
+            request @ (Request::Up { .. } | Request::Down { .. } | Request::Drain { .. } | Request::Rekey { .. }) => {
                 let done = self.done();
                 match request.command().map(|command| self.gateway.command(command, self.clock.now())) {
                     Some(Err(e)) => Answer::Error { message: e.to_string() },

@@ -6,8 +6,10 @@
 //! | [`run`] | the control loop, from start to polite end |
 //! | [`data`] | the seam to the data-path thread, and that thread |
 //! | [`world`] | devices, routes and rules of the kernel, all removed at the end |
+//! | [`routes`] | routes into the kernel, however many, and whoever else changes them |
 //! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
+//! | [`sockets`] | the sockets of BFD, probes and BGP |
 //! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
 //! | [`log`] | what a person sees: the log, the journal, a file of each connection |
 //! | `metrics` | the same in numbers, for Prometheus |
@@ -25,6 +27,8 @@ pub mod log;
 mod metrics;
 mod notify;
 pub mod resolve;
+pub mod routes;
+pub mod sockets;
 pub mod world;
 
 pub use control::{Options, run};

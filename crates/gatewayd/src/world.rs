@@ -23,7 +23,7 @@ const QUEUE: u32 = 1_000;
 pub struct World {
     netlink: Netlink,
     devices: BTreeMap<Arc<str>, (u32, Device)>,
-    routes: BTreeMap<(IpNet, u32), netlink::Route>,
+    routes: BTreeMap<(IpNet, u32, u32), netlink::Route>,
     rules: BTreeSet<Rule>,
 }
 
@@ -118,7 +118,7 @@ impl World {
                 let Some(route) = self.kernel_route(&route) else {
                     return Err(io::Error::new(io::ErrorKind::NotFound, "its device does not exist"));
                 };
-                let key = (route.destination, route.table);
+                let key = (route.destination, route.table, route.metric);
                 if self.routes.contains_key(&key) {
                     self.netlink.replace_route(&route).await?;
                 } else {
@@ -127,7 +127,8 @@ impl World {
                 self.routes.insert(key, route);
             }
             RouteChange::Remove(route) => {
-                let key = (route.destination, route.table.unwrap_or(TABLE_MAIN));
+                let Some(route) = self.kernel_route(&route) else { return Ok(()) };
+                let key = (route.destination, route.table, route.metric);
                 if let Some(route) = self.routes.remove(&key) {
                     self.netlink.remove_route(&route).await?;
                 }
@@ -148,11 +149,23 @@ impl World {
     }
 
     fn kernel_route(&self, route: &Route) -> Option<netlink::Route> {
-        let base = match &route.via {
-            Via::Device(name) => netlink::Route::through(self.devices.get(name)?.0, route.destination),
-            Via::Throw => netlink::Route::without_device(RouteKind::Throw, route.destination),
+        let hop = |hop: &gateway::Hop| {
+            let device = match &hop.device {
+                Some(name) => Some(self.devices.get(name)?.0),
+                None => None,
+            };
+            Some(netlink::NextHop { device, gateway: hop.gateway, weight: 1, onlink: false })
         };
-        Some(netlink::Route { table: route.table.unwrap_or(TABLE_MAIN), source: route.source, ..base })
+        let (kind, hops) = match &route.via {
+            Via::Hops(hops) => (RouteKind::Unicast, hops.iter().map(hop).collect::<Option<Vec<_>>>()?),
+            Via::Throw => (RouteKind::Throw, Vec::new()),
+            Via::Unreachable => (RouteKind::Unreachable, Vec::new()),
+        };
+        // IPv6 has no metric 0: the kernel would make it 1,024.
+        let metric = if route.destination.addr().is_ipv6() { route.metric.max(1) } else { route.metric };
+        let base = netlink::Route::without_device(kind, route.destination);
+        let table = route.table.unwrap_or(TABLE_MAIN);
+        Some(netlink::Route { table, hops, metric, source: route.source, ..base })
     }
 
     /// The addresses of this host that packets can have as their source, without those of our devices.

@@ -43,6 +43,11 @@ pub enum Request {
         /// `CONNECTION` or `CONNECTION/CHILD`.
         target: String,
     },
+    /// Move its traffic to other tunnels, then take it down.
+    Drain {
+        /// `CONNECTION` or `CONNECTION/CHILD`.
+        target: String,
+    },
     /// Make new keys.
     Rekey {
         /// `CONNECTION` or `CONNECTION/CHILD`.
@@ -77,6 +82,7 @@ impl Request {
         match self {
             Self::Up { target } => Some(gateway::Command::Up(target)),
             Self::Down { target } => Some(gateway::Command::Down(target)),
+            Self::Drain { target } => Some(gateway::Command::Drain(target)),
             Self::Rekey { target, ike } => {
                 let what = if ike { RekeyWhat::Ike } else { RekeyWhat::Children };
                 Some(gateway::Command::Rekey { target, what })
