@@ -352,6 +352,9 @@ pub(crate) enum BenchLoadCommand {
         /// The first address
         #[arg(long, value_name = "ADDRESS")]
         first: Ipv4Addr,
+        /// From each address to the next
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        step: u32,
         /// How many addresses
         #[arg(long, value_name = "NUMBER")]
         count: u32,
@@ -379,6 +382,9 @@ pub(crate) enum BenchLoadCommand {
         /// The first address
         #[arg(long, value_name = "ADDRESS")]
         first: Ipv4Addr,
+        /// From each address to the next
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        step: u32,
         /// How many streams
         #[arg(long, value_name = "NUMBER")]
         streams: u32,

@@ -68,16 +68,16 @@ fn generate(command: BenchLoadCommand) -> Result<Code, Failed> {
                 None => say_json(&packets::find(&stream).map_err(failed)?),
             }
         }
-        BenchLoadCommand::Touch { to, first, count } => {
-            let answered = packets::touch(first, count, to).map_err(failed)?;
+        BenchLoadCommand::Touch { to, first, step, count } => {
+            let answered = packets::touch(first, step, count, to).map_err(failed)?;
             say_json(&serde_json::json!({ "answered": answered }))
         }
         BenchLoadCommand::Sink { listen, streams, warm_up, time } => {
             let [warm_up, time] = [warm_up, time].map(Duration::from_millis);
             say_json(&streams::sink(listen, streams, warm_up, time).map_err(failed)?)
         }
-        BenchLoadCommand::Source { to, first, streams } => {
-            streams::source(first, streams, to, Duration::from_secs(60)).map(|()| Code::Ok).map_err(failed)
+        BenchLoadCommand::Source { to, first, step, streams } => {
+            streams::source(first, step, streams, to, Duration::from_secs(60)).map(|()| Code::Ok).map_err(failed)
         }
         BenchLoadCommand::Routes { local, local_as, to, prefixes, attributes, linger } => {
             let feed = Feed { local, local_as, to, prefixes, attributes, linger: Duration::from_secs(linger) };

@@ -282,17 +282,17 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Has each of `count` source addresses, from `first` on, exchange a packet with a counter: so every tunnel has carried
+/// Has each of `count` source addresses, from `first` on and `step` apart, exchange a packet with a counter: so every tunnel has carried
 /// something in both directions. How many were answered.
 ///
 /// # Errors
 /// When a source address is not ours.
-pub fn touch(first: Ipv4Addr, count: u32, to: SocketAddr) -> io::Result<u32> {
+pub fn touch(first: Ipv4Addr, step: u32, count: u32, to: SocketAddr) -> io::Result<u32> {
     let stream = Stream { to, size: HEADERS + HEADER, time: Duration::ZERO, tolerated: 0.0 };
     let options = SocketOptions { buffer: 16 << 10, ..SocketOptions::default() };
     let mut answered = 0;
     for number in 0..count {
-        let source = IpAddr::V4(Ipv4Addr::from(u32::from(first).wrapping_add(number)));
+        let source = IpAddr::V4(Ipv4Addr::from(u32::from(first).wrapping_add(number.wrapping_mul(step))));
         let socket = udp::bind(SocketAddr::new(source, 0), &options)?;
         let poller = Poller::new()?;
         poller.add(&socket, 0, Interest::READ)?;
@@ -379,7 +379,7 @@ mod tests {
         let at = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         std::thread::spawn(move || count(at));
         // Who is asked and does not listen yet is asked again.
-        assert_eq!(touch(Ipv4Addr::LOCALHOST, 3, at).unwrap(), 3);
+        assert_eq!(touch(Ipv4Addr::LOCALHOST, 256, 3, at).unwrap(), 3);
         let stream = Stream { to: at, size: 64, time: Duration::from_millis(50), tolerated: 1.0 };
         let outcome = send(&stream, 2_000.0).unwrap();
         assert!(outcome.sent > 50, "{outcome:?}");

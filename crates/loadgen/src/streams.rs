@@ -92,16 +92,16 @@ pub fn sink(local: SocketAddr, streams: u32, warm_up: Duration, time: Duration) 
     }
 }
 
-/// Opens `streams` streams, each from an address of its own from `first` on, and sends as fast as they take it, until the
+/// Opens `streams` streams, each from an address of its own, from `first` on and `step` apart, and sends as fast as they take it, until the
 /// other end closes them or `time` is over.
 ///
 /// # Errors
 /// When an address is not ours, or a stream does not open.
-pub fn source(first: Ipv4Addr, streams: u32, to: SocketAddr, time: Duration) -> io::Result<()> {
+pub fn source(first: Ipv4Addr, step: u32, streams: u32, to: SocketAddr, time: Duration) -> io::Result<()> {
     let (clock, poller) = (Clock::start(), Poller::new()?);
     let mut open: Vec<Option<TcpStream>> = Vec::new();
     for number in 0..streams {
-        let from = Ipv4Addr::from(u32::from(first).wrapping_add(number));
+        let from = Ipv4Addr::from(u32::from(first).wrapping_add(number.wrapping_mul(step)));
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.bind(&SocketAddr::V4(SocketAddrV4::new(from, 0)).into())?;
         socket.connect_timeout(&to.into(), PATIENCE)?;
@@ -137,7 +137,8 @@ mod tests {
         let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let sink = std::thread::spawn(move || sink(at, 3, Duration::ZERO, Duration::from_millis(100)));
         // The sink may not listen yet.
-        let opened = (0..1_000).any(|_| source(Ipv4Addr::new(127, 0, 0, 2), 3, at, Duration::from_secs(5)).is_ok());
+        let opened =
+            (0..1_000).any(|_| source(Ipv4Addr::new(127, 0, 0, 2), 256, 3, at, Duration::from_secs(5)).is_ok());
         assert!(opened);
         let received = sink.join().unwrap().unwrap();
         assert_eq!((received.streams, received.alive), (3, 3));

@@ -1,7 +1,7 @@
 //! Two gateways with many tunnels between them.
 //!
-//! One gateway has a connection for each tunnel, as a customer's would; the other takes any peer. Every tunnel belongs to
-//! one address behind the first gateway; a single tunnel has all of them.
+//! One gateway has a connection for each tunnel, as a customer's would; the other takes any peer. Every tunnel has a network
+//! of its own behind the first gateway, in which one address sends; a single tunnel has all of them.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -22,9 +22,10 @@ use crate::peer::strongswan::{make_swanctl_directory, swanctl};
 use crate::peer::{PeerKind, simplon, tail, write_private};
 use crate::shell::{Process, Shell};
 
-/// The addresses behind the first gateway.
-const NETWORK: &str = "10.128.0.0/16";
+/// All networks behind the first gateway, one of 256 addresses for each tunnel.
+const NETWORK: &str = "10.128.0.0/14";
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
+const STEP: u32 = 256;
 /// Behind the second.
 const OTHERS: &str = "10.62.0.0/24";
 const PSK: &str = "measured, not secret";
@@ -64,8 +65,10 @@ impl Swarm {
         ends.hosts[0].ip(&["route", "add", "local", NETWORK, "dev", "lo"])?;
         let near = &ends.places[0].node;
         near.route(NETWORK, &HOSTS[0].to_string())?;
-        // An address of its own in what it protects, as the other end has.
-        near.address("lo", "10.128.255.254/32")?;
+        // strongSwan wants an address of its own in each network that it protects, as it has at the other end.
+        let own = |number| Ipv4Addr::from(u32::from(FIRST) + number * STEP + 253);
+        let lines = (0..tunnels).map(|number| format!("addr add {}/32 dev lo\n", own(number)));
+        shell.run_with_input(&["ip", "-n", near.netns(), "-batch", "-"], &lines.collect::<String>())?;
         let [near_dir, far_dir] = [lab.subdir("gw-a")?, lab.subdir("gw-b")?];
         let start = |node: &Node, dir: PathBuf, which| match kind {
             PeerKind::Strongswan => start_strongswan(node, dir, which),
@@ -78,10 +81,6 @@ impl Swarm {
         clock::wait_for(&format!("{tunnels} tunnels of {kind}"), Duration::from_secs(60), || {
             Ok(swarm.up()? >= u64::from(tunnels))
         })?;
-        if kind == PeerKind::Strongswan {
-            // It makes a route for an address of its own only.
-            swarm.ends.places[0].node.ip(&["route", "replace", OTHERS, "dev", "ipsec0"])?;
-        }
         if swarm.daemons.iter_mut().any(|daemon| !daemon.process.is_running()) {
             return Err(Error::Asked("a gateway with many tunnels has ended".into()));
         }
@@ -90,12 +89,13 @@ impl Swarm {
 
     /// Tunnels that are up.
     fn up(&self) -> Result<u64> {
-        let (node, dir) = (&self.ends.places[0].node, &self.daemons[0].dir);
+        let node = &self.ends.places[0].node;
         if self.kind == PeerKind::Strongswan {
-            let said = swanctl(node.shell(), dir, &["--stats"])?;
+            // Who responds counts what is half open; who initiates does not.
+            let said = swanctl(node.shell(), &self.daemons[1].dir, &["--stats"])?;
             return Ok(established(&said));
         }
-        let (program, socket) = (program()?, shown(&dir.join("socket")));
+        let (program, socket) = (program()?, shown(&self.daemons[0].dir.join("socket")));
         let said = node.output(&[&*program, "status", "--json", "--socket", &socket])?;
         let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
         let connections = status["connections"].as_array().cloned().unwrap_or_default();
@@ -111,8 +111,8 @@ impl Swarm {
         clock::wait_for("the sink of the streams", Duration::from_secs(5), || {
             Ok(self.ends.hosts[1].output(&["ss", "-Hltn", "sport = :5301"])?.stdout.contains("5301"))
         })?;
-        let first = FIRST.to_string();
-        let words = load(&["source", "--to", &to, "--first", &first, "--streams", &streams])?;
+        let (first, step) = (FIRST.to_string(), STEP.to_string());
+        let words = load(&["source", "--to", &to, "--first", &first, "--step", &step, "--streams", &streams])?;
         let mut source = self.ends.hosts[0].spawn(&words, &[], &self.lab.dir().join("source"))?;
         let ended = sink.finish(Duration::from_secs(40))?;
         source.stop();
@@ -129,7 +129,8 @@ impl Swarm {
         let at = format!("{}:{COUNTER}", HOSTS[1]);
         let words = load(&["count", "--listen", &at])?;
         let _counter = self.ends.hosts[1].spawn(&words, &[], &self.lab.dir().join("counter"))?;
-        let words = load(&["touch", "--to", &at, "--first", &FIRST.to_string(), "--count", &tunnels.to_string()])?;
+        let [first, step, count] = [FIRST.to_string(), STEP.to_string(), tunnels.to_string()];
+        let words = load(&["touch", "--to", &at, "--first", &first, "--step", &step, "--count", &count])?;
         let said = self.ends.hosts[0].run(&words)?;
         let said: Value = serde_json::from_str(&said).unwrap_or_default();
         said["answered"].as_f64().ok_or_else(|| Error::Asked("nobody counted the tunnels".into()))
@@ -182,7 +183,11 @@ fn shown(path: &Path) -> String {
 
 /// What tunnel number `number` of `tunnels` protects.
 fn own_network(number: u32, tunnels: u32) -> String {
-    if tunnels == 1 { NETWORK.to_owned() } else { format!("{}/32", Ipv4Addr::from(u32::from(FIRST) + number)) }
+    if tunnels == 1 {
+        NETWORK.to_owned()
+    } else {
+        format!("{}/24", Ipv4Addr::from(u32::from(FIRST) - 1 + number * STEP))
+    }
 }
 
 /// A gateway that takes any peer, or one with so many connections.
@@ -262,7 +267,7 @@ mod tests {
             let config = dialects::read("simplon.toml", &files).unwrap().config;
             assert_eq!(config.connections.len(), connections);
         }
-        assert_eq!((own_network(0, 2), own_network(255, 1_000)), ("10.128.0.1/32".into(), "10.128.1.0/32".into()));
+        assert_eq!((own_network(0, 2), own_network(255, 1_000)), ("10.128.0.0/24".into(), "10.128.255.0/24".into()));
     }
 
     #[test]
