@@ -130,6 +130,12 @@ pub(crate) enum ShowCommand {
     IkeSa(ShowArgs),
     /// Child SAs, both directions: SPIs, lifetimes, counters, MTU, replay window
     IpsecSa(ShowArgs),
+    /// VPN connections of several tunnels: over which traffic goes, since when, and why
+    Vpn(ShowWholeArgs),
+    /// The BGP speaker and its neighbours
+    Bgp(ShowWholeArgs),
+    /// BFD sessions
+    Bfd(ShowWholeArgs),
     /// What happened and why, the last 10,000 events
     Events(EventsArgs),
 }
@@ -139,6 +145,15 @@ pub(crate) struct ShowArgs {
     /// Only this connection
     #[arg(value_name = "CONNECTION")]
     pub(crate) connection: Option<String>,
+    /// As JSON (docs/book/status.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowWholeArgs {
     /// As JSON (docs/book/status.md)
     #[arg(long)]
     pub(crate) json: bool,
@@ -490,6 +505,9 @@ mod tests {
             "simplon status Tunnel1 --watch",
             "simplon show ike-sa Tunnel1 --json",
             "simplon show ipsec-sa --socket /tmp/s",
+            "simplon show vpn",
+            "simplon show bgp --json",
+            "simplon show bfd",
             "simplon show events --connection Tunnel1 -n 500 --follow --debug --json",
             "simplon up Tunnel1/net --timeout 5",
             "simplon down Tunnel1 --socket /tmp/s",

@@ -118,8 +118,8 @@ fn show_sa(
     let encapsulation = if sa.encapsulation == "udp" { "ESP in UDP" } else { "ESP (IP protocol 50)" };
     out.line(6, "encapsulation", encapsulation);
     let mtu = format!(
-        "inner {} ({}), path {}, media {}, overhead {}, TCP MSS {}",
-        sa.mtu, sa.mtu_from, sa.outer_mtu, sa.outer_mtu, sa.overhead, sa.mss
+        "inner {} ({}), path {} ({}), media {}, overhead {}, TCP MSS {}",
+        sa.mtu, sa.mtu_from, sa.outer_mtu, sa.outer_mtu_from, sa.outer_mtu, sa.overhead, sa.mss
     );
     out.line(6, "MTU", &mtu);
     out.line(6, "timing", &timing(Some(sa.age_s), sa.rekey_in_s, sa.expires_in_s));

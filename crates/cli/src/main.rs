@@ -5,7 +5,7 @@
 //! | `daemon` | `gateway` |
 //! | `orders` | `up`, `down`, `rekey`, `reload` |
 //! | `status`, `detail`, `table` | `status` |
-//! | `show` | `show ike-sa`, `ipsec-sa`, `events` |
+//! | `show` | `show ike-sa`, `ipsec-sa`, `vpn`, `bgp`, `bfd`, `events` |
 //! | `check` | `check` |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
 //! | `bench` | `bench`, `bench load` |

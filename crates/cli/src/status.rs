@@ -10,6 +10,7 @@ use crate::detail;
 use crate::exit::{Code, Failed};
 use crate::orders::{explain, pause};
 use crate::show::only;
+use crate::show::routing::vpns;
 use crate::table::{aligned, bytes};
 use crate::{say, tell};
 
@@ -49,6 +50,10 @@ fn show(status: &Status) -> String {
     let mut text = aligned(&rows);
     if status.connections.iter().any(|c| row(c).iter().any(|cell| cell.ends_with('!'))) {
         text += "! weak algorithms\n";
+    }
+    if !status.vpns.is_empty() {
+        text.push('\n');
+        text += &vpns(status);
     }
     for connection in &status.connections {
         if let Some(failure) = &connection.last_failure {

@@ -51,7 +51,7 @@ pub(super) fn text(status: &Status) -> String {
     let (configured, all) = (children().count(), sas.len());
     out.title(
         0,
-        &format!("IPsec SAs: {configured} configured, {all} pairs, {} active, {rekeyed} rekeyed", all - rekeyed),
+        &format!("IPsec SAs: {configured} configured, {all} in pairs, {} active, {rekeyed} rekeyed", all - rekeyed),
     );
     let none = DataPathCounters::default();
     let data_path = status.gateway.data_path.as_ref().unwrap_or(&none);
@@ -92,7 +92,10 @@ fn one(out: &mut Lines, connection: &ConnectionStatus, sa: &SaStatus, data_path:
     out.line(4, "mode", &format!("tunnel, {}, {encapsulation}", families(sa)));
     out.line(4, "crypto endpoints", &format!("local {}, remote {}", sa.local_endpoint, sa.remote_endpoint));
     out.line(4, "interface MTU", &format!("{} ({}), TCP MSS {}", sa.mtu, sa.mtu_from, sa.mss));
-    out.line(4, "path MTU", &format!("{}, overhead {}", sa.outer_mtu, sa.overhead));
+    let ago = sa.outer_mtu_probed_ago_s.map(|s| format!(", {} ago", short_duration(s))).unwrap_or_default();
+    let why_not = sa.outer_mtu_unprobed.as_ref().map(|why| format!("; not probed: {why}")).unwrap_or_default();
+    let path = format!("{} ({}{ago}{why_not}), overhead {}", sa.outer_mtu, sa.outer_mtu_from, sa.overhead);
+    out.line(4, "path MTU", &path);
     let seconds = |at: Option<u64>| at.map_or("-".to_owned(), |s| format!("{s} s ({})", short_duration(s)));
     let timing = format!("{} left, rekey in {}", seconds(sa.expires_in_s), seconds(sa.rekey_in_s));
     out.line(4, "remaining lifetime", &format!("{timing}, age {}", seconds(Some(sa.age_s))));

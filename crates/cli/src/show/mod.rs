@@ -5,17 +5,19 @@
 //! | --- | --- |
 //! | `ike` | `ike-sa` |
 //! | `ipsec` | `ipsec-sa` |
+//! | `routing` | `vpn`, `bgp`, `bfd` |
 //! | `events` | `events` |
 
 mod events;
 mod ike;
 mod ipsec;
+pub(crate) mod routing;
 
 use gateway::status::{ConnectionStatus, Status};
 use gatewayd::admin::Client;
 use serde::Serialize;
 
-use crate::args::{ShowArgs, ShowCommand};
+use crate::args::{ShowArgs, ShowCommand, ShowWholeArgs};
 use crate::exit::{Code, Failed};
 use crate::say;
 
@@ -24,6 +26,9 @@ pub(crate) fn run(command: &ShowCommand) -> Result<Code, Failed> {
     match command {
         ShowCommand::IkeSa(args) => show(args, |status| json(&ike::rows(status)), ike::text),
         ShowCommand::IpsecSa(args) => show(args, |status| json(&ipsec::rows(status)), ipsec::text),
+        ShowCommand::Vpn(args) => whole(args, |status| json(&status.vpns), routing::vpns),
+        ShowCommand::Bgp(args) => whole(args, |status| json(&status.bgp), routing::bgp),
+        ShowCommand::Bfd(args) => whole(args, |status| json(&status.bfd), routing::bfd),
         ShowCommand::Events(args) => events::run(args),
     }
 }
@@ -35,6 +40,16 @@ fn show(
     text: impl Fn(&Status) -> String,
 ) -> Result<Code, Failed> {
     let status = only(Client::connect(&args.socket.socket)?.status()?, args.connection.as_deref())?;
+    if args.json { say(&json(&status)?) } else { say(&text(&status)) }
+}
+
+/// Shows what concerns the gateway as a whole.
+fn whole(
+    args: &ShowWholeArgs,
+    json: impl Fn(&Status) -> Result<String, Failed>,
+    text: impl Fn(&Status) -> String,
+) -> Result<Code, Failed> {
+    let status = Client::connect(&args.socket.socket)?.status()?;
     if args.json { say(&json(&status)?) } else { say(&text(&status)) }
 }
 

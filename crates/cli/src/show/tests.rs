@@ -12,6 +12,7 @@ fn status() -> Status {
             "is_weak": true, "esn": false, "iv_bytes": 16, "pfs": "modp1024", "local": ["192.168.1.0/24"],
             "remote": ["172.31.0.0/16"], "encapsulation": "udp", "local_endpoint": "192.168.1.10:4500",
             "remote_endpoint": "34.217.232.61:4500", "mtu": 1422, "mtu_from": "computed", "outer_mtu": 1500,
+            "outer_mtu_from": "probed", "outer_mtu_probed_ago_s": 12,
             "overhead": 78, "mss": 1382, "replay_window": 1024, "age_s": 420, "rekey_in_s": 2600,
             "expires_in_s": 3177,
             "traffic": {
@@ -53,9 +54,8 @@ fn status() -> Status {
     waiting["why"] = "the peer does not answer".into();
     waiting["ike_sas"] = serde_json::json!([]);
     waiting["children"][0]["sas"] = serde_json::json!([]);
-    let mut status = Status::default();
-    status.connections = [connection, waiting].map(|c| serde_json::from_value(c).unwrap()).into();
-    status
+    let connections = [connection, waiting].map(|c| serde_json::from_value(c).unwrap()).into();
+    Status { connections, ..Status::default() }
 }
 
 /// Each line holds all words of an entry, in order.
@@ -110,7 +110,7 @@ fn every_field_of_a_routers_ipsec_table_is_there() {
     holds(
         &text,
         &[
-            &["2 configured", "2 pairs", "1 active", "1 rekeyed"],
+            &["2 configured", "2 in pairs", "1 active", "1 rekeyed"],
             &["Tunnel1/net", "interface vti1"],
             &["local ident", "192.168.1.0/24"],
             &["remote ident", "172.31.0.0/16"],
@@ -120,7 +120,7 @@ fn every_field_of_a_routers_ipsec_table_is_there() {
             &["mode", "tunnel, 4-over-4"],
             &["crypto endpoints", "local 192.168.1.10:4500", "remote 34.217.232.61:4500"],
             &["interface MTU", "1422 (computed)", "MSS 1382"],
-            &["path MTU", "1500", "overhead 78"],
+            &["path MTU", "1500 (probed, 12s ago)", "overhead 78"],
             &["remaining lifetime", "3177 s"],
             &["# encaps", "827", "encrypt 827", "digest 827"],
             &["# decaps", "764", "decrypt 764", "verify 764"],

@@ -6,6 +6,7 @@ use gateway::State;
 use gateway::status::{ConnectionStatus, Phase, SaStatus, Status};
 
 use super::process;
+use super::routing;
 use super::text::{Kind, Text};
 
 /// Every state of a connection, with its name.
@@ -19,6 +20,7 @@ pub(super) fn write(status: &Status) -> String {
     tunnels(&mut text, &status.connections);
     traffic(&mut text, &status.connections);
     negotiations(&mut text, &status.connections);
+    routing::write(&mut text, status);
     ike(&mut text, status);
     data_path(&mut text, status);
     process::write(&mut text, status.gateway.uptime_s);

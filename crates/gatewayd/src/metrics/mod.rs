@@ -8,13 +8,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | `text` | the format |
-//! | `families` | which series there are |
+//! | `families`, `routing` | which series there are |
 //! | `process` | what Prometheus knows of every process |
 //!
 //! Bounds: [`CLIENTS`] connections at once, [`PATIENCE`] for each request, its head 8 KiB.
 
 mod families;
 mod process;
+mod routing;
 mod text;
 
 use std::convert::Infallible;
