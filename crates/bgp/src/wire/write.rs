@@ -1,0 +1,146 @@
+//! UPDATE messages out of routes: as many prefixes with the same attributes as a message has room for.
+//!
+//! IPv4 goes into the message's own fields and IPv6 into the multiprotocol attributes, which come first and never stand
+//! with others of their kind (RFC 7606 §5.1).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::attribute::{self, code, flag};
+use super::{HEADER, MAX_MESSAGE, MessageKind, prefixes, write_message};
+use crate::{Attributes, Family};
+
+/// The attributes leave no room for a prefix in a message: the routes cannot be announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// Octets that they take.
+    pub len: usize,
+}
+
+/// Octets of a message that its two length fields and the prefixes and attributes share.
+const ROOM: usize = MAX_MESSAGE - HEADER;
+
+/// The most octets that a prefix takes.
+const LONGEST_PREFIX: usize = 17;
+
+/// Appends messages that announce prefixes of one family with the same attributes; the answer is how many. A next hop
+/// of the other family than the prefixes' is none that can be said, and counts as too long.
+///
+/// # Errors
+/// When the attributes leave no room for a prefix; then nothing was written.
+pub fn write_announcement(
+    out: &mut Vec<u8>,
+    attributes: &Attributes,
+    next_hop: IpAddr,
+    prefixes: &[IpNet],
+    four_octet_as: bool,
+) -> Result<usize, TooLong> {
+    let mut shared = Vec::new();
+    let (fixed, reach): (usize, Vec<u8>) = match next_hop {
+        IpAddr::V4(next_hop) => {
+            attribute::write(&mut shared, attributes, Some(next_hop), four_octet_as);
+            (4 + shared.len(), Vec::new())
+        }
+        IpAddr::V6(next_hop) => {
+            attribute::write(&mut shared, attributes, None, four_octet_as);
+            let [high, low] = Family::Ipv6.afi().to_be_bytes();
+            let mut reach = vec![high, low, 1, 16];
+            reach.extend_from_slice(&next_hop.octets());
+            reach.push(0);
+            (4 + shared.len() + 4 + reach.len(), reach)
+        }
+    };
+    let is_of_family = |prefix: &IpNet| matches!(prefix, IpNet::V4(_)) == next_hop.is_ipv4();
+    if fixed + LONGEST_PREFIX > ROOM || !prefixes.iter().all(is_of_family) {
+        return Err(TooLong { len: shared.len() });
+    }
+    let mut count = 0;
+    for (chunk, len) in (Chunks { rest: prefixes, room: ROOM - fixed }) {
+        count += 1;
+        write_message(out, MessageKind::Update, |out| {
+            out.extend_from_slice(&[0, 0]);
+            if reach.is_empty() {
+                out.extend_from_slice(&(shared.len() as u16).to_be_bytes());
+                out.extend_from_slice(&shared);
+            } else {
+                let value = (reach.len() + len) as u16;
+                out.extend_from_slice(&(value + 4 + shared.len() as u16).to_be_bytes());
+                write_header(out, code::MP_REACH, value);
+                out.extend_from_slice(&reach);
+                // Below, the prefixes; the other attributes follow.
+            }
+            chunk.iter().for_each(|prefix| prefixes::write(out, prefix));
+            if !reach.is_empty() {
+                out.extend_from_slice(&shared);
+            }
+        });
+    }
+    Ok(count)
+}
+
+/// Appends messages that withdraw prefixes of one family; the answer is how many.
+pub fn write_withdrawal(out: &mut Vec<u8>, family: Family, prefixes: &[IpNet]) -> usize {
+    let (mut count, fixed) = (0, 4 + if family == Family::Ipv6 { 7 } else { 0 });
+    for (chunk, len) in (Chunks { rest: prefixes, room: ROOM - fixed }) {
+        count += 1;
+        write_message(out, MessageKind::Update, |out| {
+            match family {
+                Family::Ipv4 => out.extend_from_slice(&(len as u16).to_be_bytes()),
+                Family::Ipv6 => write_unreach(out, len as u16),
+            }
+            chunk.iter().for_each(|prefix| prefixes::write(out, prefix));
+            if family == Family::Ipv4 {
+                out.extend_from_slice(&[0, 0]);
+            }
+        });
+    }
+    count
+}
+
+/// Appends the End-of-RIB of a family (RFC 4724 §2).
+pub fn write_end_of_rib(out: &mut Vec<u8>, family: Family) {
+    write_message(out, MessageKind::Update, |out| match family {
+        Family::Ipv4 => out.extend_from_slice(&[0, 0, 0, 0]),
+        Family::Ipv6 => write_unreach(out, 0),
+    });
+}
+
+/// Appends everything of a message that withdraws `len` octets of IPv6 prefixes but the prefixes.
+fn write_unreach(out: &mut Vec<u8>, len: u16) {
+    let [high, low] = Family::Ipv6.afi().to_be_bytes();
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&(len + 7).to_be_bytes());
+    write_header(out, code::MP_UNREACH, len + 3);
+    out.extend_from_slice(&[high, low, 1]);
+}
+
+/// Appends flags, type and length of a multiprotocol attribute.
+fn write_header(out: &mut Vec<u8>, code: u8, len: u16) {
+    let [high, low] = len.to_be_bytes();
+    out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED, code, high, low]);
+}
+
+/// As many prefixes at a time as there is room for, and the octets they take.
+struct Chunks<'a> {
+    rest: &'a [IpNet],
+    room: usize,
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (&'a [IpNet], usize);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut count, mut len) = (0, 0);
+        for prefix in self.rest {
+            let more = len + prefixes::len(prefix);
+            if more > self.room {
+                break;
+            }
+            (count, len) = (count + 1, more);
+        }
+        let (chunk, rest) = self.rest.split_at_checked(count).filter(|(chunk, _)| !chunk.is_empty())?;
+        self.rest = rest;
+        Some((chunk, len))
+    }
+}
