@@ -1,5 +1,7 @@
 //! Questions that routing asks of an AS_PATH.
 
+use std::fmt;
+
 use crate::{AsPath, Asn, Segment};
 
 /// The most ASes of one segment (RFC 4271 §4.3).
@@ -77,6 +79,24 @@ fn ases(segment: &Segment) -> &Vec<Asn> {
 fn ases_mut(segment: &mut Segment) -> &mut Vec<Asn> {
     match segment {
         Segment::Sequence(ases) | Segment::Set(ases) | Segment::ConfedSequence(ases) | Segment::ConfedSet(ases) => ases,
+    }
+}
+
+/// As it is usually written: sequences bare, sets in braces, confederation segments in parentheses and brackets.
+impl fmt::Display for AsPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joined =
+            |asns: &[Asn], between: &str| asns.iter().map(ToString::to_string).collect::<Vec<_>>().join(between);
+        for (place, segment) in self.0.iter().enumerate() {
+            f.write_str(if place == 0 { "" } else { " " })?;
+            match segment {
+                Segment::Sequence(asns) => f.write_str(&joined(asns, " "))?,
+                Segment::Set(asns) => write!(f, "{{{}}}", joined(asns, ","))?,
+                Segment::ConfedSequence(asns) => write!(f, "({})", joined(asns, " "))?,
+                Segment::ConfedSet(asns) => write!(f, "[{}]", joined(asns, ","))?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Deadline, Instant, Machine, Random};
+use bgp::ConnectionId;
 use ike::{CloseReason, Endpoint, PeerId, Rekey};
 use model::{Child, Config, Connection, DpdAction, GatewayOptions, Routing, Sources, Start};
 use sa::{ChildLabel, SaChange, SaId};
@@ -289,6 +290,61 @@ impl Gateway {
         self.pump_router(now);
     }
 
+    /// A connection that BGP asked for is up, from this address of ours.
+    pub fn handle_bgp_connected(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr, now: Instant) {
+        self.router.with_bgp(now, |bgp| bgp.handle_connected(id, local, remote, now));
+        self.pump_router(now);
+    }
+
+    /// A connection that BGP asked for could not be made, and why.
+    pub fn handle_bgp_connect_failed(&mut self, id: ConnectionId, why: &str, now: Instant) {
+        self.router.with_bgp(now, |bgp| bgp.handle_connect_failed(id, why, now));
+        self.pump_router(now);
+    }
+
+    /// Somebody connected to BGP's port. The connection's name from now on, the TTL to send with and the least one to
+    /// take; `None`: it is to be closed.
+    pub fn handle_bgp_accepted(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<(ConnectionId, (u8, u8))> {
+        let taken = self.router.with_bgp(now, |bgp| bgp.handle_accepted(local, remote, now)).flatten();
+        self.pump_router(now);
+        taken
+    }
+
+    /// Bytes came in on a connection of BGP.
+    pub fn handle_bgp_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) {
+        self.router.with_bgp(now, |bgp| bgp.handle_bytes(id, bytes, now));
+        self.pump_router(now);
+    }
+
+    /// A connection of BGP is gone, and why.
+    pub fn handle_bgp_closed(&mut self, id: ConnectionId, why: &str, now: Instant) {
+        self.router.with_bgp(now, |bgp| bgp.handle_closed(id, why, now));
+        self.pump_router(now);
+    }
+
+    /// A connection of BGP takes so many bytes more.
+    pub fn handle_bgp_writable(&mut self, id: ConnectionId, room: usize, now: Instant) {
+        self.router.with_bgp(now, |bgp| bgp.handle_writable(id, room, now));
+        self.pump_router(now);
+    }
+
+    /// The paths that BGP knows, at most `limit` of them, in the order of their prefixes; of one prefix, where one is
+    /// named.
+    pub fn bgp_paths(&self, only: Option<ipnet::IpNet>, limit: usize) -> Vec<status::routing::BgpPath> {
+        self.router.bgp_paths(only, limit)
+    }
+
+    /// The networks of this host's own interfaces, without those of tunnels: BGP may announce them.
+    pub fn set_connected(&mut self, networks: Vec<ipnet::IpNet>, now: Instant) {
+        self.router.set_connected(networks, now);
+        self.pump_router(now);
+    }
+
     /// Authentic packets came in on this SA since the last call: the peer is alive.
     pub fn note_alive(&mut self, id: SaId, now: Instant) {
         self.endpoint.note_alive(id, now);
@@ -403,7 +459,7 @@ impl Gateway {
                 ChildLabel { connection: tunnel.connection.as_str().into(), child: tunnel.child.as_str().into() };
             tunnel.is_draining = self.drains.contains_key(&label);
         }
-        Status { vpns, bfd: self.router.bfd_statuses(now), ..status }
+        Status { vpns, bfd: self.router.bfd_statuses(now), bgp: self.router.bgp_status(now), ..status }
     }
 
     /// Adds a connection. What follows from it is planned, and begun, afterwards.
@@ -576,6 +632,8 @@ impl Gateway {
             })
             .collect();
         self.is_plan_stale = false;
+        let peers = wanted.iter().flat_map(Wanted::peers).collect();
+        self.outputs.extend(self.router.set_addresses(peers, &self.own_addresses));
         let routed = self.router.routes(&self.own_addresses);
         let next = Plan::of(&self.options, &wanted, &self.own_addresses, &routed);
         self.outputs.extend(self.plan.changes_to(&next));
@@ -638,15 +696,23 @@ impl Gateway {
                         None => self.outputs.push_back(Output::Event(event)),
                     }
                 }
+                Output::Route(change) if self.options.install_routes => {
+                    self.outputs.push_back(Output::Route(change.in_table(self.options.route_table)));
+                }
+                Output::Route(_) => {}
                 output @ (Output::Transmit(_)
                 | Output::Sa(_)
                 | Output::OuterMtu { .. }
                 | Output::Policy(_)
                 | Output::Device(_)
-                | Output::Route(_)
                 | Output::Bfd(_)
                 | Output::BfdRelease { .. }
-                | Output::Probe(_)) => self.outputs.push_back(output),
+                | Output::Probe(_)
+                | Output::BgpListen { .. }
+                | Output::BgpForget { .. }
+                | Output::BgpConnect(_)
+                | Output::BgpSend { .. }
+                | Output::BgpClose { .. }) => self.outputs.push_back(output),
             }
         }
         self.is_plan_stale |= self.router.are_routes_stale();

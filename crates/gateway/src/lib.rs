@@ -29,8 +29,8 @@ mod tally;
 pub use command::{Command, CommandError, RekeyWhat};
 pub use gateway::Gateway;
 pub use output::{
-    BfdPacket, Device, DeviceChange, GatewayEvent, Hop, Output, PolicyChange, ProbePacket, Route, RouteChange, Rule,
-    Severity, Via,
+    BfdPacket, BgpConnect, Device, DeviceChange, GatewayEvent, Hop, Output, PolicyChange, ProbePacket, Route,
+    RouteChange, Rule, Severity, Via,
 };
 pub use record::State;
 pub use tally::{Phases, Progress};

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use base::Secret;
+use bgp::ConnectionId;
 use ipnet::IpNet;
 use sa::{ChildLabel, SaChange, SaId};
 
@@ -40,8 +42,53 @@ pub enum Output {
     },
     /// Send this probe through a tunnel's device.
     Probe(ProbePacket),
+    /// Take TCP connections of this BGP neighbour, signed with this key where there is one (RFC 2385).
+    BgpListen {
+        /// Who connects.
+        neighbor: IpAddr,
+        /// The key.
+        key: Option<Secret>,
+    },
+    /// No longer.
+    BgpForget {
+        /// Who does not connect any more.
+        neighbor: IpAddr,
+    },
+    /// Connect to a BGP neighbour, and say how that went.
+    BgpConnect(BgpConnect),
+    /// Send this on a connection of BGP, behind all that was to be sent before.
+    BgpSend {
+        /// The connection.
+        connection: ConnectionId,
+        /// Whole messages.
+        bytes: Vec<u8>,
+    },
+    /// Close a connection of BGP once what was to be sent is sent, or give up making it.
+    BgpClose {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// Tell a person.
     Event(GatewayEvent),
+}
+
+/// A TCP connection that BGP wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpConnect {
+    /// Its name from now on.
+    pub connection: ConnectionId,
+    /// From here; `None` leaves it to the kernel.
+    pub local: Option<IpAddr>,
+    /// To there.
+    pub remote: SocketAddr,
+    /// The device of the tunnel that it goes through; `None` leaves the way to the kernel.
+    pub device: Option<Arc<str>>,
+    /// The key of TCP MD5.
+    pub password: Option<Secret>,
+    /// The TTL or hop limit of what is sent.
+    pub ttl: u8,
+    /// The least one of what is taken; 0 takes all.
+    pub min_ttl: u8,
 }
 
 /// A BFD control packet on its way.
@@ -159,6 +206,18 @@ pub enum RouteChange {
     AddRule(Rule),
     /// No more.
     RemoveRule(Rule),
+}
+
+impl RouteChange {
+    /// The same change to a route of this table.
+    #[must_use]
+    pub(crate) fn in_table(self, table: Option<u32>) -> Self {
+        match self {
+            Self::Add(route) => Self::Add(Route { table, ..route }),
+            Self::Remove(route) => Self::Remove(Route { table, ..route }),
+            rule @ (Self::AddRule(_) | Self::RemoveRule(_)) => rule,
+        }
+    }
 }
 
 /// How much a person should care.

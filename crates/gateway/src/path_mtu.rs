@@ -131,6 +131,7 @@ pub struct PathMtu {
     /// SAs that take this path.
     sas: Vec<(ChildSuite, Path)>,
     is_in_use: bool,
+    is_cancelled: bool,
     /// When it was last settled.
     confirmed_at: Instant,
     /// Until when routers are not listened to, and for how long next time.
@@ -175,6 +176,7 @@ impl PathMtu {
             raise_at: None,
             sas: Vec::new(),
             is_in_use: false,
+            is_cancelled: false,
             confirmed_at: now,
             deaf: (Instant::ZERO, DEAF),
             outputs: VecDeque::new(),
@@ -256,12 +258,24 @@ impl PathMtu {
     /// What became of the probe: `size` is that of the packet that was sent.
     pub fn handle_outcome(&mut self, outcome: Outcome, size: u16, now: Instant) {
         let Some(asked) = self.asked.take() else { return };
+        self.is_cancelled = outcome == Outcome::Cancelled && size > 0;
         match outcome {
             Outcome::Cancelled => self.set_timer(Some(now + AGAIN), "a probe is sent again"),
             Outcome::Answered if size >= self.least_for(asked) => self.on_answered(asked, asked, now),
             Outcome::Answered => self.on_answered(asked, size, now),
             Outcome::Lost => self.on_lost(asked, now),
         }
+    }
+
+    /// Whether the last probe was sent and came to nothing.
+    pub(crate) const fn was_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
+    /// The peer is not to be asked for the time of the raise timer, and why.
+    pub(crate) fn leave_alone(&mut self, why: &'static str, now: Instant) {
+        self.asked = None;
+        self.give_up(why, now);
     }
 
     /// The peer cannot be asked.

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use base::{Deadline, Instant, Machine};
-use ike::{CannotProbe, PeerId, Probe, Probed};
+use ike::{CannotProbe, Outcome, PeerId, Probe, Probed};
 use sa::{ChildSuite, Path, SaId};
 
 use crate::path_mtu::{self, PathMtu, Source};
 
 /// A path: whose, and where to.
 type Key = (PeerId, IpAddr);
+
+/// IKE SAs of a peer that end over a probe, in a row, before it is left alone.
+const SILENT: u8 = 2;
 
 /// What the gateway has to do about a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct Paths {
     by_probe: BTreeMap<u64, Key>,
     due: BTreeSet<(Instant, Key)>,
     last_probe: u64,
+    /// Peers whose last SA went while a probe was under way, and how often in a row.
+    silent: BTreeMap<PeerId, u8>,
     outputs: VecDeque<Output>,
 }
 
@@ -102,10 +107,17 @@ impl Paths {
             probe: None,
             due: None,
         });
+        // A peer that cannot bear to be asked must not lose its tunnel again and again.
+        let is_shy = known.sas.is_empty() && self.silent.get(&peer).is_some_and(|times| *times >= SILENT);
         known.sas.insert(sa, (suite, path));
         let sas = known.sas.values().copied().collect();
         self.by_sa.insert(sa, key);
-        self.with(key, |path| path.set_sas(sas));
+        self.with(key, |path| {
+            path.set_sas(sas);
+            if is_shy {
+                path.leave_alone("its IKE SA ended over probes", now);
+            }
+        });
     }
 
     /// An SA is gone. With the last one goes what is known of its path.
@@ -115,6 +127,10 @@ impl Paths {
         known.sas.remove(&sa);
         if known.sas.is_empty() {
             let (due, probe) = (known.due, known.probe);
+            if known.path.was_cancelled() {
+                let times = self.silent.entry(key.0).or_default();
+                *times = times.saturating_add(1);
+            }
             self.known.remove(&key);
             due.map(|at| self.due.remove(&(at, key)));
             probe.map(|number| self.by_probe.remove(&number));
@@ -129,11 +145,15 @@ impl Paths {
         self.uppers.remove(&peer);
         let sas: Vec<SaId> = self.by_sa.iter().filter(|(_, (owner, _))| *owner == peer).map(|(sa, _)| *sa).collect();
         sas.into_iter().for_each(|sa| self.remove(sa));
+        self.silent.remove(&peer);
     }
 
     /// What became of a probe. One that nobody waits for any more says nothing.
     pub(crate) fn handle_probed(&mut self, probed: Probed, now: Instant) {
         if let Some(key) = self.by_probe.remove(&probed.number) {
+            if probed.outcome != Outcome::Cancelled {
+                self.silent.remove(&key.0);
+            }
             self.with(key, |path| path.handle_outcome(probed.outcome, probed.size, now));
         }
     }

@@ -39,7 +39,7 @@ pub struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// The outer addresses of the peer, as configured, resolved or seen.
-    fn peers(&self) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = IpAddr> {
         self.remote.into_iter().chain(self.sas.values().map(|(_, path)| path.remote.ip()))
     }
 }
@@ -259,6 +259,11 @@ mod tests {
                     | Output::Bfd(_)
                     | Output::BfdRelease { .. }
                     | Output::Probe(_)
+                    | Output::BgpListen { .. }
+                    | Output::BgpForget { .. }
+                    | Output::BgpConnect(_)
+                    | Output::BgpSend { .. }
+                    | Output::BgpClose { .. }
                     | Output::Event(_) => "other",
                 })
                 .collect()

@@ -12,6 +12,7 @@ use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
 use os::clock::Clock;
 use sa::{ChildLabel, SaChange, SaId};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -23,7 +24,7 @@ use crate::guard::Guard;
 use crate::log::{Format, Log};
 use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
-use crate::sockets::{self, BfdSockets, Heard, ProbeSockets};
+use crate::sockets::{self, BfdSockets, BgpSockets, Heard, ProbeSockets};
 use crate::world::World;
 use crate::{Error, host, metrics};
 
@@ -31,6 +32,8 @@ use crate::{Error, host, metrics};
 const FAREWELL: Duration = Duration::from_millis(1_200);
 /// Reports that are handled before anything else gets its turn.
 const BATCH: usize = 256;
+/// Bytes of BGP that are handled before anything else gets its turn: a full table is some fifty million.
+const HEARD_BYTES: usize = 1 << 20;
 /// How often the traffic of a tunnel is looked at while it is drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
 /// How long the data path may take to say what it counted.
@@ -95,7 +98,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         metrics: None,
         ask: server.asker(),
         bfd: BfdSockets::new(heard.clone()),
-        probes: ProbeSockets::new(heard),
+        probes: ProbeSockets::new(heard.clone()),
+        bgp: BgpSockets::new(heard),
         hearing,
         lost: BTreeMap::new(),
         failed: None,
@@ -159,6 +163,7 @@ struct Control {
     ask: mpsc::Sender<Asked>,
     bfd: BfdSockets,
     probes: ProbeSockets,
+    bgp: BgpSockets,
     /// What came in through them.
     hearing: mpsc::Receiver<Heard>,
     /// Datagrams that were dropped on the way up, as last told.
@@ -269,10 +274,31 @@ impl Control {
     /// Handles what came in through the sockets of BFD and probes, and what waits behind it.
     fn take_heard(&mut self, first: Heard) {
         let mut next = Some(first);
+        let mut bytes_left = HEARD_BYTES;
         for _ in 0..BATCH {
             let now = self.clock.now();
             match next {
                 None => return,
+                Some(Heard::BgpConnected { connection, stream }) => match self.bgp.connected(connection, stream) {
+                    Ok((local, remote)) => self.gateway.handle_bgp_connected(connection, local, remote, now),
+                    Err(e) => self.gateway.handle_bgp_connect_failed(connection, &e.to_string(), now),
+                },
+                Some(Heard::BgpConnectFailed { connection, why }) => {
+                    self.gateway.handle_bgp_connect_failed(connection, &why, now);
+                }
+                Some(Heard::BgpAccepted { stream, remote }) => self.take_bgp(stream, remote),
+                Some(Heard::BgpBytes { connection, bytes }) => {
+                    self.gateway.handle_bgp_bytes(connection, &bytes, now);
+                    bytes_left = bytes_left.saturating_sub(bytes.len());
+                }
+                Some(Heard::BgpWritable { connection }) => {
+                    let room = self.bgp.room(connection);
+                    self.gateway.handle_bgp_writable(connection, room, now);
+                }
+                Some(Heard::BgpClosed { connection, why }) => {
+                    self.gateway.handle_bgp_closed(connection, &why, now);
+                    self.bgp.close(connection);
+                }
                 Some(Heard::Bfd { local, remote, ttl, payload }) => {
                     self.gateway.handle_bfd(local, remote, ttl, &payload, now);
                 }
@@ -280,7 +306,20 @@ impl Control {
                     self.gateway.handle_probe_reply(&device, source, &payload, now);
                 }
             }
+            if bytes_left == 0 {
+                return;
+            }
             next = self.hearing.try_recv().ok();
+        }
+    }
+
+    /// Takes a connection of a BGP neighbour, or closes it.
+    fn take_bgp(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let now = self.clock.now();
+        let Ok(local) = stream.local_addr() else { return };
+        let Some((connection, ttl)) = self.gateway.handle_bgp_accepted(local, remote, now) else { return };
+        if let Err(e) = self.bgp.accepted(connection, stream, ttl) {
+            self.gateway.handle_bgp_closed(connection, &e.to_string(), now);
         }
     }
 
@@ -333,6 +372,11 @@ impl Control {
                 }
                 Output::BfdRelease { session, local } => self.bfd.release(session, local),
                 Output::Probe(packet) => self.probes.send(&packet),
+                Output::BgpListen { neighbor, key } => self.bgp.listen(neighbor, key.as_ref()),
+                Output::BgpForget { neighbor } => self.bgp.forget(neighbor),
+                Output::BgpConnect(wanted) => self.bgp.connect(wanted),
+                Output::BgpSend { connection, bytes } => self.bgp.send(connection, bytes),
+                Output::BgpClose { connection } => self.bgp.close(connection),
                 Output::Policy(change) => {
                     self.guard.note_policy(&change);
                     orders.push(Order::Policy(change));

@@ -12,7 +12,9 @@
 //! over it is accepted as ever.
 
 mod bfd;
+mod bgp;
 mod choice;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod vpn;
@@ -28,9 +30,10 @@ use sa::ChildLabel;
 
 use crate::health::{self, BfdUse, Health, HealthConfig, LossThreshold, ProbeConfig, Signal, TunnelId};
 use crate::output::{GatewayEvent, Output, ProbePacket, Route, Severity};
-use crate::status::routing::{BfdStatus, ProbeStatus, TunnelStatus, VpnStatus};
+use crate::status::routing::{BfdStatus, BgpPath, BgpStatus, ProbeStatus, TunnelStatus, VpnStatus};
 
 use self::bfd::Links;
+use self::bgp::Bgp;
 use self::vpn::Vpn;
 
 /// Routing over the tunnels of a gateway.
@@ -42,6 +45,12 @@ pub(crate) struct Router {
     vpns: Vec<Vpn>,
     health: Health,
     links: Links,
+    bgp: Option<Bgp>,
+    random: Random,
+    /// Static routes that lead into devices whatever the health of their tunnels.
+    fixed_routes: BTreeSet<IpNet>,
+    /// The networks of this host's own interfaces.
+    connected: Vec<IpNet>,
     outputs: VecDeque<Output>,
     /// Whether the static routes are others than when they were last asked for.
     are_routes_stale: bool,
@@ -58,6 +67,8 @@ struct Tunnel {
     comes_with_traffic: bool,
     is_drained: bool,
     is_up: bool,
+    /// Whether BGP may rely on it.
+    is_reachable: bool,
 }
 
 impl Tunnel {
@@ -79,6 +90,10 @@ impl Router {
             vpns: Vec::new(),
             health: Health::new(random.split()),
             links: Links::new(random.split()),
+            bgp: None,
+            fixed_routes: BTreeSet::new(),
+            connected: Vec::new(),
+            random,
             outputs: VecDeque::new(),
             are_routes_stale: false,
         }
@@ -101,6 +116,7 @@ impl Router {
                 comes_with_traffic: false,
                 is_drained: false,
                 is_up: false,
+                is_reachable: false,
             });
             entry.device = tunnel.device.into();
             entry.addresses = tunnel.addresses.to_vec();
@@ -124,8 +140,72 @@ impl Router {
         }
         self.links.apply(config, &self.by_label, now);
         self.vpns = config.vpns.iter().map(|vpn| self.vpn(config, vpn, now)).collect();
+        self.fixed_routes = fixed_routes(config);
+        self.apply_bgp(config, now);
         self.are_routes_stale = true;
         self.turn(now);
+        self.announce(now);
+    }
+
+    fn apply_bgp(&mut self, config: &Config, now: Instant) {
+        if let Some(mut old) = self.bgp.take_if(|bgp| !bgp.suits(config)) {
+            old.shut_down(false, now);
+            while let Some(output) = old.poll_output() {
+                self.outputs.push_back(output);
+            }
+        }
+        if self.bgp.is_none() {
+            match Bgp::new(config, false, self.random.split(), now) {
+                Some(Ok(bgp)) => self.bgp = Some(bgp),
+                Some(Err(why)) => self.tell(None, Severity::Warning, "bgp", why.to_owned()),
+                None => {}
+            }
+        }
+        if let Some(bgp) = &mut self.bgp {
+            bgp.apply(config, &self.by_label, &self.tunnels, now);
+        }
+    }
+
+    /// Announces what is to be announced now.
+    fn announce(&mut self, now: Instant) {
+        let Some(bgp) = &mut self.bgp else { return };
+        let mut statics = self.fixed_routes.clone();
+        statics.extend(self.vpns.iter().filter(|vpn| vpn.is_up()).flat_map(|vpn| vpn.model.routes.iter().copied()));
+        bgp.announce(&statics, &self.connected, now);
+        self.turn(now);
+    }
+
+    /// The networks of this host's own interfaces, without those of tunnels, are these from now on.
+    pub(crate) fn set_connected(&mut self, connected: Vec<IpNet>, now: Instant) {
+        if self.connected != connected {
+            self.connected = connected;
+            self.announce(now);
+        }
+    }
+
+    /// The outer addresses of the tunnels' peers, and the addresses of this host. What follows for learnt routes comes
+    /// back: those that cover a peer go to the plan, which asks for [`Self::routes`] now.
+    pub(crate) fn set_addresses(&mut self, peers: BTreeSet<IpAddr>, own: &[IpAddr]) -> Vec<Output> {
+        let Some(bgp) = &mut self.bgp else { return Vec::new() };
+        bgp.set_addresses(peers, own);
+        std::iter::from_fn(|| bgp.poll_output()).collect()
+    }
+
+    /// What BGP has to say about something that came in. Without BGP nothing comes in.
+    pub(crate) fn with_bgp<R>(&mut self, now: Instant, act: impl FnOnce(&mut Bgp) -> R) -> Option<R> {
+        let result = act(self.bgp.as_mut()?);
+        self.turn(now);
+        Some(result)
+    }
+
+    /// How BGP is.
+    pub(crate) fn bgp_status(&self, now: Instant) -> Option<BgpStatus> {
+        Some(self.bgp.as_ref()?.status(&self.tunnels, |ip| self.links.state_with(ip), now))
+    }
+
+    /// The paths that BGP knows; see [`Bgp::paths`].
+    pub(crate) fn bgp_paths(&self, only: Option<IpNet>, limit: usize) -> Vec<BgpPath> {
+        self.bgp.as_ref().map(|bgp| bgp.paths(only, limit)).unwrap_or_default()
     }
 
     /// The VPN connection as it runs from now on: one that was there remembers how it was.
@@ -162,6 +242,9 @@ impl Router {
         if let Some(tunnel) = self.tunnels.get_mut(&id) {
             tunnel.is_drained = is_drained;
         }
+        if let Some(bgp) = &mut self.bgp {
+            bgp.set_draining(id, is_drained, now);
+        }
         if !is_drained {
             self.links.hold_down(id, false, now);
         }
@@ -191,7 +274,12 @@ impl Router {
             let grade = self.health.status(*other, now).map(|status| status.grade);
             other != id && !is_drained && grade.is_some_and(|grade| grade > health::Grade::Unhealthy)
         };
-        self.vpns.iter().filter(|vpn| vpn.tunnels.contains(id)).all(|vpn| vpn.tunnels.iter().any(is_fit))
+        let by_routes = self.vpns.iter().filter(|vpn| vpn.tunnels.contains(id) && !vpn.model.routes.is_empty());
+        let by_bgp = self.bgp.iter().filter(|bgp| bgp.has_neighbor_over(*id));
+        by_routes
+            .map(|vpn| vpn.tunnels.iter().any(is_fit))
+            .chain(by_bgp.map(|bgp| bgp.has_other(*id, now)))
+            .all(|is| is)
     }
 
     /// A BFD control packet came in.
@@ -218,12 +306,14 @@ impl Router {
     /// The static routes that VPN connections ask for now. `own` are the addresses of this host.
     pub(crate) fn routes(&mut self, own: &[IpAddr]) -> Vec<Route> {
         self.are_routes_stale = false;
-        self.vpns.iter().flat_map(|vpn| vpn.routes(&self.tunnels, own)).collect()
+        let covering = self.bgp.as_mut().into_iter().flat_map(|bgp| bgp.covering().cloned().collect::<Vec<_>>());
+        let covering: Vec<Route> = covering.collect();
+        self.vpns.iter().flat_map(|vpn| vpn.routes(&self.tunnels, own)).chain(covering).collect()
     }
 
     /// Whether [`Self::routes`] would say something else than before.
     pub(crate) fn are_routes_stale(&self) -> bool {
-        self.are_routes_stale
+        self.are_routes_stale || self.bgp.as_ref().is_some_and(Bgp::is_plan_stale)
     }
 
     /// Takes what the machines within say, until they are silent.
@@ -233,11 +323,29 @@ impl Router {
                 self.take_link(output, now);
             } else if let Some(output) = self.health.poll_output() {
                 self.take_health(output);
-            } else {
+            } else if let Some(output) = self.bgp.as_mut().and_then(Bgp::poll_output) {
+                self.outputs.push_back(output);
+            } else if !self.note_reachable(now) {
                 break;
             }
         }
         self.choose(now);
+    }
+
+    /// Tells BGP which tunnels it may rely on; whether something changed.
+    fn note_reachable(&mut self, now: Instant) -> bool {
+        let Some(bgp) = &mut self.bgp else { return false };
+        let mut is_new = false;
+        for (id, tunnel) in &mut self.tunnels {
+            let grade = self.health.status(*id, now).map_or(health::Grade::Unhealthy, |status| status.grade);
+            let is_reachable = tunnel.is_up && grade > health::Grade::Unhealthy;
+            if tunnel.is_reachable != is_reachable {
+                tunnel.is_reachable = is_reachable;
+                bgp.set_reachable(*id, is_reachable, now);
+                is_new = true;
+            }
+        }
+        is_new
     }
 
     fn take_link(&mut self, output: bfd::Output, now: Instant) {
@@ -251,6 +359,9 @@ impl Router {
                     health::Bfd::AdminDown => (Severity::Info, format!("BFD with {remote} is held down")),
                 };
                 self.tell(connection.as_ref(), severity, "bfd", text);
+                if let (health::Bfd::Down(_), Some(bgp)) = (&what, &mut self.bgp) {
+                    bgp.note_bfd_down(remote, now);
+                }
                 if let Some(id) = tunnel {
                     self.health.handle_signal(id, Signal::Bfd(what), now);
                 }
@@ -288,6 +399,9 @@ impl Router {
                 self.are_routes_stale = true;
                 told.push(text);
             }
+        }
+        if !told.is_empty() && self.bgp.is_some() {
+            self.announce(now);
         }
         for (severity, text) in told {
             self.tell(None, severity, "vpn", text);
@@ -343,11 +457,15 @@ impl Machine for Router {
     fn handle_timeout(&mut self, now: Instant) {
         self.health.handle_timeout(now);
         self.links.handle_timeout(now);
+        if let Some(bgp) = &mut self.bgp {
+            bgp.handle_timeout(now);
+        }
         self.turn(now);
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        Deadline::earliest(self.health.poll_timeout(), self.links.poll_timeout())
+        let below = Deadline::earliest(self.health.poll_timeout(), self.links.poll_timeout());
+        Deadline::earliest(below, self.bgp.as_ref().and_then(Bgp::poll_timeout))
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -390,6 +508,16 @@ fn health_of(config: &Config, name: &str) -> HealthConfig {
         });
     }
     health
+}
+
+/// Static routes into devices, which are there whatever the health of the tunnels.
+fn fixed_routes(config: &Config) -> BTreeSet<IpNet> {
+    let children = config.connections.iter().flat_map(|connection| &connection.children);
+    let routes = children.flat_map(|child| match &child.routing {
+        model::Routing::Policy => &[][..],
+        model::Routing::Device { routes, .. } => routes,
+    });
+    routes.map(IpNet::trunc).collect()
 }
 
 /// Every device that carries a tunnel of `tunnels`, sorted.

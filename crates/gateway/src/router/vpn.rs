@@ -58,6 +58,11 @@ impl Vpn {
         }
     }
 
+    /// Whether a tunnel of it is fit for traffic.
+    pub(super) const fn is_up(&self) -> bool {
+        self.is_up
+    }
+
     /// Chooses anew; what changed, in words, when something did.
     pub(super) fn choose(
         &mut self,

@@ -99,6 +99,8 @@ pub struct NeighborStatus {
     pub state: String,
     /// Seconds that it has been so.
     pub for_s: u64,
+    /// Why nothing is tried, where that is so.
+    pub held_by: Option<String>,
     /// Why it is not established, or was not last time, and what to change.
     pub last_error: Option<String>,
     /// Seconds since then.

@@ -128,9 +128,9 @@ fn where_the_peer_cannot_be_asked_status_says_so_and_why() {
         c.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
         c.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
     };
-    let whole: fn(usize, &mut model::Connection) = |place, c| c.fragmentation = place == 0;
-    for (change, why) in [(v1, "IKEv1 cannot ask"), (whole, "the peer does not take IKE fragments")] {
-        let mut world = world_with(Start::AtOnce, Link::default(), 6, change);
+    {
+        let why = "IKEv1 cannot ask";
+        let mut world = world_with(Start::AtOnce, Link::default(), 6, v1);
         assert!(come_up(&mut world, 5 * SECOND));
         world.run_for(5 * SECOND);
         let now = world.now;
@@ -148,6 +148,33 @@ fn where_the_peer_cannot_be_asked_status_says_so_and_why() {
         world.run_for(620 * SECOND);
         assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_480, "route"));
     }
+}
+
+/// Datagrams of the second site's IKE, apart from the handshake, are lost as soon as one of more than 1,000 bytes was sent
+/// to it: a peer that falls silent over probes.
+#[test]
+fn a_peer_that_falls_silent_over_probes_is_left_alone() {
+    let mut world = world_with(Start::AtOnce, Link::default(), 8, |_, connection| {
+        connection.dpd = Some(model::Dpd { delay: 2 * SECOND, timeout: 6 * SECOND, action: model::DpdAction::Restart });
+    });
+    let (mut ups, mut seen) = (0, 0);
+    for _ in 0..1_200 {
+        world.run_for(Duration::from_millis(100));
+        let asked =
+            world.network.wire[seen..].iter().any(|d| d.source.ip().to_string() == OUTER[0] && d.payload.len() > 1_000);
+        seen = world.network.wire.len();
+        // From the probe on until the first site begins anew, nothing arrives.
+        if asked {
+            world.network.is_cut = true;
+        }
+        if world.hosts[0].told("ike_down") > ups {
+            ups = world.hosts[0].told("ike_down");
+            world.network.is_cut = false;
+        }
+    }
+    let sa = sa(&world, 0);
+    assert_eq!((sa.outer_mtu, sa.outer_mtu_unprobed.as_deref()), (1_500, Some("its IKE SA ended over probes")));
+    assert!(ups <= 3, "it went down {ups} times");
 }
 
 #[test]

@@ -138,7 +138,14 @@ impl Site {
                 Ok(())
             }
             Output::Route(RouteChange::AddRule(_) | RouteChange::RemoveRule(_)) => Ok(()),
-            Output::Bfd(_) | Output::BfdRelease { .. } | Output::Probe(_) => Ok(()),
+            Output::Bfd(_)
+            | Output::BfdRelease { .. }
+            | Output::Probe(_)
+            | Output::BgpListen { .. }
+            | Output::BgpForget { .. }
+            | Output::BgpConnect(_)
+            | Output::BgpSend { .. }
+            | Output::BgpClose { .. } => Ok(()),
             Output::Event(event) => {
                 self.events.push(event);
                 Ok(())

@@ -42,7 +42,10 @@ impl BfdSockets {
                 Ok(socket) => drop(self.senders.insert(transmit.session, (transmit.local, socket))),
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
                 // The device or its address may be about to come.
-                Err(e) => return Ok(debug!("BFD with {}: {e}", transmit.remote)),
+                Err(e) => {
+                    debug!("BFD with {}: {e}", transmit.remote);
+                    return Ok(());
+                }
             }
         }
         if let Some((_, socket)) = self.senders.get(&transmit.session)

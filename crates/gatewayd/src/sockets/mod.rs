@@ -5,15 +5,19 @@
 //! (TCP slows the neighbour down), and packets of BFD and probes are dropped, as the network might have done.
 
 mod bfd;
+mod bgp;
 mod probe;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ::bgp::ConnectionId;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use self::bfd::BfdSockets;
+pub use self::bgp::BgpSockets;
 pub use self::probe::ProbeSockets;
 
 /// What waits for the control loop at most.
@@ -41,6 +45,46 @@ pub enum Heard {
         source: IpAddr,
         /// What came back.
         payload: Vec<u8>,
+    },
+    /// A connection that BGP asked for is up.
+    BgpConnected {
+        /// Which.
+        connection: ConnectionId,
+        /// It.
+        stream: TcpStream,
+    },
+    /// A connection that BGP asked for could not be made.
+    BgpConnectFailed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        why: String,
+    },
+    /// Somebody connected to BGP's port.
+    BgpAccepted {
+        /// The connection.
+        stream: TcpStream,
+        /// Who.
+        remote: SocketAddr,
+    },
+    /// Bytes came in on a connection of BGP.
+    BgpBytes {
+        /// Which.
+        connection: ConnectionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// A connection of BGP has room again for what waits.
+    BgpWritable {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A connection of BGP is gone.
+    BgpClosed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        why: String,
     },
 }
 
