@@ -13,6 +13,7 @@ use std::time::Duration;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -20,6 +21,7 @@ use socket2::SockRef;
 
 use super::route::{FAMILIES, Place, Route, describe, place_message, route_message, route_of};
 use super::wire::{self, Messages};
+use super::{Link, PROTOCOL, link_of};
 use crate::error::Tried;
 
 /// Requests in one `send` at most. Were each to fail, the answers must fit into the 212 KB of a socket's buffer.
@@ -99,6 +101,13 @@ pub struct Filter {
     pub protocol: Option<u8>,
     /// Those of this table only.
     pub table: Option<u32>,
+}
+
+impl Filter {
+    /// Those with our protocol number.
+    pub const fn own() -> Self {
+        Self { protocol: Some(PROTOCOL), table: None }
+    }
 }
 
 /// A blocking connection to the kernel's routing, for many routes at once, in the network namespace of the thread that
@@ -241,8 +250,30 @@ impl Bulk {
         message.header.address_family = family;
         message.header.protocol = RouteProtocol::from(of.protocol.unwrap_or(0));
         message.attributes.extend(of.table.map(RouteAttribute::Table));
+        let listed = self.list(RouteNetlinkMessage::GetRoute(message), |message| {
+            let RouteNetlinkMessage::NewRoute(message) = message else { return };
+            let protocol = u8::from(message.header.protocol);
+            let wanted = of.protocol.is_none_or(|wanted| wanted == protocol)
+                && !message.header.flags.contains(RouteFlags::Cloned);
+            let Some(route) = route_of(&message).filter(|_| wanted) else { return };
+            if of.table.is_none_or(|table| table == route.table) {
+                each(route, protocol);
+            }
+        });
+        listed.tried(|| "list the routes".into())
+    }
+
+    /// Lists the devices.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let mut all = Vec::new();
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.list(request, |message| all.extend(link_of(&message))).tried(|| "list the devices".into())?;
+        Ok(all)
+    }
+
+    fn list(&mut self, request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
         self.outgoing.clear();
-        self.push(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP);
+        self.push(request, NLM_F_DUMP);
         self.send()?;
         let mut consistent = true;
         loop {
@@ -250,23 +281,11 @@ impl Bulk {
             for message in Messages::of(&self.incoming).filter(|message| message.sequence == self.sequence) {
                 consistent &= !message.is_interrupted();
                 if let Some((errno, words)) = message.verdict() {
-                    // No such table yet, or no IPv6 at all: no routes.
+                    // No such table yet, or no IPv6 at all: nothing.
                     let empty = [0, libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT].contains(&errno);
-                    let refusal = Refusal { at: 0, errno, words };
-                    return if empty {
-                        Ok(consistent)
-                    } else {
-                        Err(refusal.to_error()).tried(|| "list the routes".into())
-                    };
+                    return if empty { Ok(consistent) } else { Err(Refusal { at: 0, errno, words }.to_error()) };
                 }
-                let Some(RouteNetlinkMessage::NewRoute(message)) = message.parse() else { continue };
-                let protocol = u8::from(message.header.protocol);
-                let wanted = of.protocol.is_none_or(|wanted| wanted == protocol)
-                    && !message.header.flags.contains(RouteFlags::Cloned);
-                let Some(route) = route_of(&message).filter(|_| wanted) else { continue };
-                if of.table.is_none_or(|table| table == route.table) {
-                    each(route, protocol);
-                }
+                message.parse().into_iter().for_each(&mut each);
             }
         }
     }
