@@ -1,5 +1,6 @@
 //! BGP-4 (RFC 4271) as a pure machine: bytes and a time go in, bytes and routes come out.
 
+mod as_path;
 mod attributes;
 mod family;
 pub mod policy;

@@ -160,3 +160,92 @@ fn names(families: Families) -> &'static str {
         (false, false) => "neither IPv4 nor IPv6 unicast",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(asn: Asn, router_id: [u8; 4], hold_time: u16, families: Families) -> Open {
+        let capabilities = Capabilities {
+            families: Some(families),
+            four_octet_as: true,
+            route_refresh: true,
+            ..Capabilities::default()
+        };
+        Open { asn, hold_time, router_id: router_id.into(), capabilities }
+    }
+
+    fn ours() -> Open {
+        open(65000, [10, 0, 0, 1], 30, Families::ALL)
+    }
+
+    fn theirs() -> Open {
+        open(64512, [10, 0, 0, 2], 90, Families::ALL)
+    }
+
+    fn verdict(theirs: &Open) -> Result<Agreement, Refusal> {
+        let (ours, keepalive) = (ours(), Duration::from_secs(10));
+        check(theirs, &Expectation { ours: &ours, remote_as: 64512, families: Families::ALL, keepalive })
+    }
+
+    #[test]
+    fn the_lesser_hold_time_and_the_common_families_hold() {
+        let agreement = verdict(&theirs()).unwrap();
+        assert_eq!(agreement.hold_time, Duration::from_secs(30));
+        assert_eq!(agreement.keepalive, Duration::from_secs(10));
+        assert!(agreement.four_octet_as);
+        let agreement = verdict(&Open { hold_time: 9, ..theirs() }).unwrap();
+        assert_eq!((agreement.hold_time.as_secs(), agreement.keepalive.as_secs()), (9, 3));
+        let agreement = verdict(&Open { hold_time: 0, ..theirs() }).unwrap();
+        assert_eq!((agreement.hold_time, agreement.keepalive), (Duration::ZERO, Duration::ZERO));
+        let one = open(64512, [10, 0, 0, 2], 90, Families::IPV6);
+        assert_eq!(verdict(&one).unwrap().families, Families::IPV6);
+    }
+
+    #[test]
+    fn a_capability_counts_when_both_have_it() {
+        let mut it = theirs();
+        it.capabilities.graceful_restart = Some(GracefulRestart::default());
+        it.capabilities.enhanced_refresh = true;
+        it.capabilities.four_octet_as = false;
+        let agreement = verdict(&it).unwrap();
+        assert_eq!((agreement.graceful_restart, agreement.enhanced_refresh), (None, false));
+        assert!(!agreement.four_octet_as && agreement.route_refresh);
+    }
+
+    #[test]
+    fn what_is_wrong_gets_its_number_and_a_sentence_that_helps() {
+        let bad_as = Open { asn: 64513, ..theirs() };
+        let mut old = Open { asn: 23456, ..theirs() };
+        old.capabilities.four_octet_as = false;
+        let none = Open { router_id: [0, 0, 0, 0].into(), ..theirs() };
+        let hold = Open { hold_time: 2, ..theirs() };
+        let families = open(64512, [10, 0, 0, 2], 90, Families::NONE);
+        let cases: [(Open, u8, &[&str]); 6] = [
+            (bad_as, 2, &["64513", "64512", "remote-as"]),
+            (old, 2, &["23456", "two octets"]),
+            (Open { asn: 0, ..theirs() }, 2, &["its AS is 0"]),
+            (none, 3, &["0.0.0.0", "router-id"]),
+            (hold, 6, &["2 s", "at least 3 s"]),
+            (families, 7, &["neither", "IPv4 and IPv6"]),
+        ];
+        for (theirs, subcode, words) in cases {
+            let refusal = verdict(&theirs).unwrap_err();
+            assert_eq!((refusal.notification.code, refusal.notification.subcode), (Code::OPEN, subcode));
+            for word in words {
+                assert!(refusal.sentence.contains(word), "{word}: {}", refusal.sentence);
+            }
+        }
+    }
+
+    #[test]
+    fn an_identifier_may_be_ours_in_another_as_only() {
+        // RFC 6286 §2.1.
+        assert!(verdict(&Open { router_id: ours().router_id, ..theirs() }).is_ok());
+        let (ours, keepalive) = (ours(), Duration::ZERO);
+        let expected = Expectation { ours: &ours, remote_as: 65000, families: Families::ALL, keepalive };
+        let internal = Open { asn: 65000, router_id: ours.router_id, ..theirs() };
+        assert_eq!(check(&internal, &expected).unwrap_err().notification.subcode, open_error::BAD_ROUTER_ID);
+        assert!(check(&Open { asn: 65000, ..theirs() }, &expected).is_ok());
+    }
+}

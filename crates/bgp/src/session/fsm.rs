@@ -192,3 +192,52 @@ pub(crate) const fn react(state: State, event: Event) -> Action {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [Event; 14] = [
+        Event::Start,
+        Event::Stop,
+        Event::RetryDue,
+        Event::HoldExpired,
+        Event::KeepaliveDue,
+        Event::Connected,
+        Event::Accepted,
+        Event::Closed,
+        Event::Message(MessageKind::Open),
+        Event::Message(MessageKind::Update),
+        Event::Message(MessageKind::Notification),
+        Event::Message(MessageKind::Keepalive),
+        Event::Message(MessageKind::RouteRefresh),
+        Event::Malformed,
+    ];
+
+    /// RFC 4271 §8.2.2, RFC 6608 §3, RFC 4724 §5: events in the order above, in each state.
+    const TABLE: &str = "
+        Idle         Dial   -     -      -          -             Refuse   Refuse   -     -            -            -    -            -            -
+        Connect      -      Cease Redial -          -             SendOpen SendOpen Wait  -            -            -    -            -            -
+        Active       -      Cease Dial   -          -             Refuse   SendOpen -     -            -            -    -            -            -
+        OpenSent     -      Cease -      ExpireHold -             SendOpen SendOpen Wait  CheckOpen    5/1          Drop 5/1          5/1          Answer
+        OpenConfirm  -      Cease -      ExpireHold SendKeepalive SendOpen SendOpen Drop  5/2          5/2          Drop Establish    5/2          Answer
+        Established  -      Cease -      ExpireHold SendKeepalive Refuse   SendOpen Drop  5/3          Take         Drop Hear         Take         Answer
+    ";
+
+    #[test]
+    fn every_event_means_in_every_state_what_the_rfc_says() {
+        let rows: Vec<Vec<&str>> = TABLE.trim().lines().map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows.len(), State::ALL.len());
+        for (state, row) in State::ALL.into_iter().zip(rows) {
+            assert_eq!((row[0], row.len()), (state.name(), 1 + EVENTS.len()));
+            for (event, expected) in EVENTS.into_iter().zip(&row[1..]) {
+                let action = match react(state, event) {
+                    Action::Ignore => "-".to_owned(),
+                    Action::Unexpected(subcode) => format!("5/{subcode}"),
+                    action => format!("{action:?}"),
+                };
+                assert_eq!(action, *expected, "{event:?} in {}", state.name());
+            }
+        }
+    }
+}

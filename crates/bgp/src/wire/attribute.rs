@@ -329,12 +329,13 @@ fn prepend(path: AsPath, mut leading: usize, rest: AsPath) -> AsPath {
             confederation @ (Segment::ConfedSequence(_) | Segment::ConfedSet(_)) => segments.push(confederation),
         }
     }
-    for segment in rest.0 {
-        match (segments.last_mut(), segment) {
-            (Some(Segment::Sequence(before)), Segment::Sequence(numbers)) => before.extend(numbers),
-            (_, segment) => segments.push(segment),
-        }
+    let mut rest = rest.0.into_iter().peekable();
+    // What was one sequence before it passed the old speaker is one again.
+    if let (Some(Segment::Sequence(before)), Some(Segment::Sequence(numbers))) = (segments.last_mut(), rest.peek()) {
+        before.extend(numbers);
+        rest.next();
     }
+    segments.extend(rest);
     AsPath(segments)
 }
 
