@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::bits::Bits;
 use super::export::{Class, From, ORIGINATED};
-use super::peer::{Peer, Staged};
+use super::peer::{Peer, Side, Staged};
 use super::routes::{RouteId, Routes};
 use super::table::{NOBODY, Table};
 use super::{Advertisement, AnnouncedNextHop, LOCALS, PeerId, Rib};
@@ -19,8 +19,11 @@ use crate::{Attributes, Family};
 /// The entry of the default route, which every table has.
 pub(super) const DEFAULT_ENTRY: u32 = 0;
 
-/// How many prefixes are brought into order at once, so that those alike are packed together.
-const STAGE: usize = 1 << 16;
+/// How many prefixes are brought into order at once, so that those alike are packed together: 128 KiB of a neighbour.
+const STAGE: usize = 1 << 13;
+
+/// How many entries a page of a group has.
+const PAGE: usize = 256;
 
 /// Neighbours that are up and told the same.
 #[derive(Debug)]
@@ -33,8 +36,8 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 pub(super) struct GroupSide {
-    /// By entry.
-    wanted: Vec<Wanted>,
+    /// By entry, in pages: many neighbours with a policy of their own want little each.
+    wanted: Vec<Option<Box<[Wanted; PAGE]>>>,
     /// Entries in which something else was reported than `wanted` knows.
     pub(super) dirty: Bits,
 }
@@ -57,7 +60,8 @@ impl Wanted {
 
 impl GroupSide {
     fn wanted(&self, entry: u32) -> Wanted {
-        self.wanted.get(entry as usize).copied().unwrap_or(Wanted::NOTHING)
+        let page = self.wanted.get(entry as usize / PAGE).and_then(Option::as_deref);
+        page.map_or(Wanted::NOTHING, |page| page[entry as usize % PAGE])
     }
 
     /// What goes out to one member: not back to where it came from.
@@ -65,12 +69,21 @@ impl GroupSide {
         Some(self.wanted(entry)).filter(|wanted| wanted.route.is_some() && wanted.source != slot)
     }
 
+    /// All that goes out, by entry.
+    fn all(&self) -> impl Iterator<Item = (u32, Wanted)> {
+        let numbered =
+            (0..).zip(self.wanted.iter().flat_map(|page| page.as_deref().unwrap_or(&[Wanted::NOTHING; PAGE])));
+        numbered.filter(|(_, wanted)| wanted.route.is_some()).map(|(entry, wanted)| (entry, *wanted))
+    }
+
     fn set(&mut self, entry: u32, wanted: Wanted, routes: &mut Routes) {
-        if entry as usize >= self.wanted.len() {
-            self.wanted.resize(entry as usize + 1, Wanted::NOTHING);
+        let number = entry as usize / PAGE;
+        if number >= self.wanted.len() {
+            self.wanted.resize_with(number + 1, || None);
         }
+        let page = self.wanted[number].get_or_insert_with(|| Box::new([Wanted::NOTHING; PAGE]));
         routes.hold(wanted.route);
-        let before = std::mem::replace(&mut self.wanted[entry as usize], wanted);
+        let before = std::mem::replace(&mut page[entry as usize % PAGE], wanted);
         routes.release(before.route);
     }
 
@@ -170,7 +183,7 @@ impl Rib {
             let (table, known) = (&self.tables[family as usize], group.side(family));
             let side = self.peers[usize::from(slot)].as_mut()?.side_mut(family);
             if side.staged.is_empty() {
-                stage(side, known, slot);
+                side.staged = stage(side, known, slot);
             }
             let what = side.staged.last()?.what;
             let mut served = None;
@@ -248,11 +261,7 @@ impl Rib {
             let Some(peer) = self.peers[usize::from(slot)].as_mut().filter(|peer| peer.speaks(family)) else {
                 continue;
             };
-            for (entry, wanted) in (0..).zip(&group.side(family).wanted) {
-                if wanted.route.is_some() {
-                    peer.side_mut(family).dirty.insert(entry);
-                }
-            }
+            group.side(family).all().for_each(|(entry, _)| peer.side_mut(family).dirty.insert(entry));
         }
     }
 
@@ -352,8 +361,8 @@ impl Rib {
         let Some(group) = self.groups[index].as_mut() else { return };
         group.members.retain(|&member| member != slot);
         if group.members.is_empty() {
-            let wanted = group.sides.iter().flat_map(|side| &side.wanted);
-            wanted.for_each(|wanted| self.routes.release(wanted.route));
+            let wanted = group.sides.iter().flat_map(GroupSide::all);
+            wanted.for_each(|(_, wanted)| self.routes.release(wanted.route));
             self.groups[index] = None;
         }
     }
@@ -364,20 +373,21 @@ impl Rib {
     }
 }
 
-/// Brings the next dirty entries into the order in which they go out.
-fn stage(side: &mut super::peer::Side, known: &GroupSide, slot: u16) {
-    let mut idle = Vec::new();
+/// The next dirty entries in the order in which they go out, the last first.
+fn stage(side: &mut Side, known: &GroupSide, slot: u16) -> Vec<Staged> {
+    let (mut staged, mut idle) = (Vec::new(), Vec::new());
     for entry in side.dirty.iter() {
-        if side.staged.len() == STAGE {
+        if staged.len() == STAGE {
             break;
         }
         let what = known.wanted_by(entry, slot).map(|wanted| (wanted.route, wanted.rule));
         if what.is_some() || side.told.contains(entry) {
-            side.staged.push(Staged { what, entry });
+            staged.push(Staged { what, entry });
         } else {
             idle.push(entry);
         }
     }
     idle.into_iter().for_each(|entry| side.dirty.remove(entry));
-    side.staged.sort_unstable_by_key(|staged| std::cmp::Reverse(*staged));
+    staged.sort_unstable_by_key(|staged| std::cmp::Reverse(*staged));
+    staged
 }
