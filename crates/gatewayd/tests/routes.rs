@@ -299,7 +299,7 @@ fn a_million_routes() {
         lap("told");
         routes.settled().await;
         lap("in place");
-        ip("link set b down");
+        ip("link set dev b down");
         routes.settled().await;
         lap("a device that matters to none went down");
         routes.change(many(1_000_000, "a"));

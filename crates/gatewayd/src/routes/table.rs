@@ -403,11 +403,11 @@ impl Table {
         let mut routes = 0;
         for (place, entry) in &mut self.entries {
             // The kernel drops what leads through a device that goes down, without a word; and of several ways the one.
-            if let (Have::Yes(placed), Some(index)) = (&entry.have, before) {
-                if placed.uses(index) {
-                    entry.have = Have::Unknown;
-                    self.due.insert(*place);
-                }
+            if let (Have::Yes(placed), Some(index)) = (&entry.have, before)
+                && placed.uses(index)
+            {
+                entry.have = Have::Unknown;
+                self.due.insert(*place);
             }
             if entry.want.as_ref().is_some_and(|path| path.uses(&name)) {
                 routes += 1;

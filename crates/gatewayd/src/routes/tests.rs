@@ -218,7 +218,7 @@ fn a_route_that_somebody_deletes_is_put_back_ever_slower() {
     }
     assert_eq!(waits, [0.05, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0]);
     // Eleven minutes of peace forget it.
-    now = now + Duration::from_secs(660);
+    now += Duration::from_secs(660);
     kernel.serve_until(&mut table, now);
     table.handle_route_gone(&there, PROTOCOL, now);
     assert_eq!(table.poll_timeout().unwrap().at - now, Duration::from_millis(50));
