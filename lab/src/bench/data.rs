@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::bench::figures::{Row, Samples};
 use crate::bench::gateways::{Gateway, Plugins};
 use crate::bench::path::{Case, Tunnel};
-use crate::bench::{Part, Skipped};
+use crate::bench::{Part, Skipped, attempt};
 use crate::error::{Error, Result};
 use crate::shell::{Shell, installed};
 
@@ -46,7 +46,8 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
     }
     for round in 1..=rounds {
         for (tunnel, _, samples) in &mut tunnels {
-            run_once(tunnel, samples)?;
+            let what = format!("{}, {}, round {round}", tunnel.case.name, tunnel.gateway);
+            attempt(&what, run_once(tunnel, samples), skipped, shell)?;
             shell.say(&format!(
                 "  {}, round {round}: {} {:.0} Mbit/s, {:.2} CPU s/GB",
                 tunnel.case.name,
@@ -120,7 +121,7 @@ pub(super) fn plugins_for(gateway: Gateway, case: Case, shell: &Shell) -> Result
     Ok(best.1)
 }
 
-fn run_once(tunnel: &Tunnel, samples: &mut Samples) -> Result<()> {
+fn run_once(tunnel: &mut Tunnel, samples: &mut Samples) -> Result<()> {
     let before = tunnel.cpu()?;
     let said = tunnel.iperf(&["-t", STREAM])?;
     let used = tunnel.cpu()? - before;

@@ -4,7 +4,7 @@
 use crate::bench::figures::{Row, Samples};
 use crate::bench::gateways::Gateway;
 use crate::bench::swarm::Swarm;
-use crate::bench::{BOTH, Part, Skipped};
+use crate::bench::{BOTH, Part, Skipped, attempt};
 use crate::error::{Error, Result};
 use crate::peer::PeerKind;
 use crate::shell::Shell;
@@ -32,10 +32,13 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
     }
     for round in 1..=rounds {
         for (case, kind, swarm, samples) in &mut swarms {
-            let (mbit, alive) = swarm.streams(STREAMS)?;
-            samples.push("total_mbit", mbit);
-            samples.push("streams_alive", alive);
-            shell.say(&format!("  {case}, round {round}: {kind} {mbit:.0} Mbit/s, {alive:.0} streams alive"));
+            let what = format!("{case}, {kind}, round {round}");
+            let found = swarm.streams(STREAMS).map(|(mbit, alive)| {
+                samples.push("total_mbit", mbit);
+                samples.push("streams_alive", alive);
+                shell.say(&format!("  {case}, round {round}: {kind} {mbit:.0} Mbit/s, {alive:.0} streams alive"));
+            });
+            attempt(&what, found, skipped, shell)?;
         }
     }
     rows.extend(swarms.into_iter().map(|(case, kind, _, samples)| samples.into_row(Part::Many, case, name(kind))));

@@ -158,6 +158,19 @@ fn measure(part: Part, rounds: u32, report: &mut Report, shell: &Shell) -> Resul
     }
 }
 
+/// Lets one round of one row fail without the others: it is said, and counts as left out.
+fn attempt(what: &str, done: Result<()>, skipped: &mut Vec<Skipped>, shell: &Shell) -> Result<()> {
+    match done {
+        Ok(()) => Ok(()),
+        Err(error @ Error::Interrupted) => Err(error),
+        Err(error) => {
+            shell.say(&format!("  {what}: {error}"));
+            skipped.push(Skipped::of(what, &error.to_string()));
+            Ok(())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use crate::bench::data::build;
 use crate::bench::figures::{Row, Samples};
 use crate::bench::gateways::{Gateway, Plugins};
 use crate::bench::path::{Case, HOSTS, Tunnel};
-use crate::bench::{Part, Skipped};
+use crate::bench::{Part, Skipped, attempt};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::peer::simplon;
@@ -29,7 +29,8 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
     let mut found = [Samples::default(), Samples::default()];
     for round in 1..=rounds {
         for ((case, samples), rekeys) in CASES.into_iter().zip(&mut found).zip([false, true]) {
-            run_once(&mut tunnel, rekeys, samples)?;
+            let done = run_once(&mut tunnel, rekeys, samples);
+            attempt(&format!("{case}, round {round}"), done, skipped, shell)?;
             shell.say(&format!(
                 "  {case}, round {round}: {:.0} Mbit/s, {:.0} rekeys, {:.0} packets lost",
                 samples.last("tcp_mbit"),

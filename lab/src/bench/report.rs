@@ -103,8 +103,9 @@ const REKEY: [Column; 5] = [
     ("lost", "LOST", 0),
     ("tcp_sent_again", "TCP SENT AGAIN", 0),
 ];
-const BGP: [Column; 5] = [
+const BGP: [Column; 6] = [
     ("load_s", "LOADED S", 2),
+    ("kernel_s", "IN KERNEL S", 2),
     ("cpu_s", "CPU S", 2),
     ("growth_mb", "GROWTH MB", 0),
     ("bytes_per_route", "BYTES A ROUTE", 0),

@@ -7,8 +7,8 @@
 use crate::bench::data::{build, plugins_for};
 use crate::bench::figures::{Row, Samples};
 use crate::bench::gateways::Gateway;
-use crate::bench::path::Case;
-use crate::bench::{Part, Skipped};
+use crate::bench::path::{Case, Tunnel};
+use crate::bench::{Part, Skipped, attempt};
 use crate::error::{Error, Result};
 use crate::shell::{Shell, installed};
 
@@ -35,19 +35,8 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
     }
     for round in 1..=rounds {
         for (tunnel, samples) in &mut tunnels {
-            let said = tunnel.packets(&["--size", SIZE, "--time", TIME, "--tolerated", TOLERATED])?;
-            let number = |of: &str, what: &str| said[of][what].as_f64().unwrap_or(0.0);
-            samples.push("best_per_second", number("best", "arrived_per_second"));
-            samples.push("best_lost_percent", number("best", "lost_percent"));
-            samples.push("flood_sent_per_second", number("flood", "sent_per_second"));
-            samples.push("flood_arrived_per_second", number("flood", "arrived_per_second"));
-            // What it costs is counted at that rate.
-            let before = tunnel.cpu()?;
-            let rate = number("best", "wanted_per_second").max(1_000.0).to_string();
-            let once = tunnel.packets(&["--size", SIZE, "--time", TIME, "--rate", &rate])?;
-            let used = (tunnel.cpu()? - before).total();
-            let arrived = once["sent"].as_f64().unwrap_or(0.0) - once["lost"].as_f64().unwrap_or(0.0);
-            samples.push("cpu_us_per_packet", if arrived > 0.0 { used * 1e6 / arrived } else { 0.0 });
+            let what = format!("small packets, {}, round {round}", tunnel.gateway);
+            attempt(&what, run_once(tunnel, samples), skipped, shell)?;
             shell.say(&format!(
                 "  64-byte packets, round {round}: {} {:.0} a second with {:.1} % lost ({:.1} µs each), {:.0} of a flood of {:.0}",
                 tunnel.gateway,
@@ -63,4 +52,21 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
         .into_iter()
         .map(|(tunnel, samples)| samples.into_row(Part::Small, "64 bytes", tunnel.gateway.name()))
         .collect())
+}
+
+fn run_once(tunnel: &Tunnel, samples: &mut Samples) -> Result<()> {
+    let said = tunnel.packets(&["--size", SIZE, "--time", TIME, "--tolerated", TOLERATED])?;
+    let number = |of: &str, what: &str| said[of][what].as_f64().unwrap_or(0.0);
+    samples.push("best_per_second", number("best", "arrived_per_second"));
+    samples.push("best_lost_percent", number("best", "lost_percent"));
+    samples.push("flood_sent_per_second", number("flood", "sent_per_second"));
+    samples.push("flood_arrived_per_second", number("flood", "arrived_per_second"));
+    // What it costs is counted at that rate.
+    let before = tunnel.cpu()?;
+    let rate = number("best", "wanted_per_second").max(1_000.0).to_string();
+    let once = tunnel.packets(&["--size", SIZE, "--time", TIME, "--rate", &rate])?;
+    let used = (tunnel.cpu()? - before).total();
+    let arrived = once["sent"].as_f64().unwrap_or(0.0) - once["lost"].as_f64().unwrap_or(0.0);
+    samples.push("cpu_us_per_packet", if arrived > 0.0 { used * 1e6 / arrived } else { 0.0 });
+    Ok(())
 }
