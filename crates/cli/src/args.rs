@@ -45,8 +45,27 @@ pub(crate) enum Command {
     /// Whole scenarios on this machine, in network namespaces
     #[command(subcommand)]
     Lab(LabCommand),
+    /// Print the script that completes commands and options in a shell
+    Completion(CompletionArgs),
+    /// Write the manual pages, for a package
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Measure this machine: handshakes, memory, the idle gateway, the data path
     Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Where to
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
 }
 
 /// Which gateway to talk to.
@@ -515,6 +534,7 @@ mod tests {
             "simplon check simplon.toml --json",
             "simplon lab run openswan-vgw --peer strongswan --json",
             "simplon lab matrix --list",
+            "simplon completion zsh",
             "simplon bench",
             "simplon bench --json",
             "simplon bench data --rounds 5",

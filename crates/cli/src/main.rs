@@ -7,6 +7,7 @@
 //! | `status`, `detail`, `table` | `status` |
 //! | `show` | `show ike-sa`, `ipsec-sa`, `vpn`, `bgp`, `bfd`, `events` |
 //! | `check` | `check` |
+//! | `generate` | `completion`, and `man` for a package |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |
 //! | `bench` | `bench`, `bench load` |
 //!
@@ -18,6 +19,7 @@ mod check;
 mod daemon;
 mod detail;
 mod exit;
+mod generate;
 mod lab;
 mod orders;
 mod show;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         Command::Rekey(options) => orders::rekey(&options),
         Command::Reload(options) => orders::reload(&options),
         Command::Check(options) => check::run(&options),
+        Command::Completion(options) => generate::completion(&options),
+        Command::Man(options) => generate::man(&options),
         Command::Lab(command) => lab::run(command),
         Command::Bench(options) => bench::run(options),
     };
