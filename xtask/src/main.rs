@@ -1,9 +1,10 @@
-//! Developer commands: `cargo xtask demo | test | bench | fuzz | check`.
+//! Developer commands: `cargo xtask demo | test | bench | fuzz | check | deb`.
 //!
 //! Each installs what it needs from the distribution, after saying what, and runs the same on a
 //! laptop as in CI.
 #![expect(clippy::disallowed_macros, reason = "a developer's command talks to the terminal")]
 
+mod deb;
 mod fuzz;
 mod install;
 mod run;
@@ -18,6 +19,8 @@ const USAGE: &str = "cargo xtask COMMAND
   test           install what is missing, run every test: units, interop matrix, fuzz corpus
   bench [NAME]   install what is missing, measure, print the tables
   fuzz [SECONDS] replay the corpus of every fuzz target, then fuzz for SECONDS in all (default 60)
+  deb [BINARY]   build a Debian package, of a program that is built already where one is named
+  deb-test DEB   install a package into a copy of this system, upgrade it, remove it; needs root
   check          formatting, lints and documentation, as CI wants them
 ";
 
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
             Ok(seconds) => install::build_tools().and_then(|()| fuzz::run(seconds)),
             Err(_) => Err(format!("{seconds:?} is not a number of seconds")),
         },
+        ["deb"] => install::build_tools().and_then(|()| deb::build()),
+        ["deb", binary] => deb::pack_built(binary),
+        ["deb-test", package] => deb::test(package),
         ["check"] => check(),
         _ => Err(USAGE.to_owned()),
     };
