@@ -114,6 +114,12 @@ impl<'a> From<Datagram<'a>> for Run<'a> {
 /// of all compete for the same few places of the processor's caches, and short datagrams are nothing but beginnings.
 const STAGGER: usize = 1_600;
 
+/// Bytes that one receive should bring at most, as far as the last one tells: they fit into a processor's second cache
+/// beside what is made of them.
+const NEAR: usize = 256 << 10;
+/// Slots that a receive has at least.
+const FEWEST: usize = 4;
+
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub struct Sent {
@@ -134,7 +140,10 @@ pub struct RecvBatch {
     slot_len: usize,
     incoming: Vec<Incoming>,
     found: Vec<Found>,
+    /// Slots that the next receive fills at most.
+    wanted: usize,
     unusable: u64,
+    errors: u64,
 }
 
 /// An arrival, and where in `RecvBatch::bytes` its payload begins.
@@ -155,7 +164,9 @@ impl RecvBatch {
             slot_len,
             incoming: vec![Incoming::EMPTY; slots],
             found: Vec::with_capacity(slots),
+            wanted: slots,
             unusable: 0,
+            errors: 0,
         }
     }
 
@@ -173,6 +184,11 @@ impl RecvBatch {
     /// address.
     pub fn unusable(&self) -> u64 {
         self.unusable
+    }
+
+    /// How many ICMP errors about datagrams sent earlier were passed over while receiving.
+    pub fn errors(&self) -> u64 {
+        self.errors
     }
 
     /// The datagrams, in the order they came.
@@ -202,6 +218,10 @@ impl RecvBatch {
                 None => self.unusable += 1,
             }
         }
+        // Of long ones fewer are taken at once: what was received is read while it is still near.
+        let bytes: usize = self.incoming.iter().take(count).map(|incoming| incoming.len).sum();
+        let slots = self.incoming.len();
+        self.wanted = (NEAR * count / bytes.max(1)).clamp(slots.min(FEWEST), slots);
     }
 }
 
@@ -299,10 +319,14 @@ impl DatagramSocket {
         batch.found.clear();
         let mut passed = 0;
         loop {
-            match sys::receive_many(self.as_fd(), &mut batch.bytes, (batch.stride, batch.slot_len), &mut batch.incoming)
-            {
+            let RecvBatch { bytes, stride, slot_len, incoming, wanted, .. } = batch;
+            let slots = incoming.get_mut(..*wanted).unwrap_or_default();
+            match sys::receive_many(self.as_fd(), bytes, (*stride, *slot_len), slots) {
                 Ok(count) => batch.note(count, self.raw && self.local.is_ipv4()),
-                Err(e) => Self::pass(e, &mut passed)?,
+                Err(e) => {
+                    Self::pass(e, &mut passed)?;
+                    batch.errors += 1;
+                }
             }
             if !batch.is_empty() {
                 return Ok(batch.len());
