@@ -11,7 +11,7 @@ use crate::limits::Meter;
 use crate::transform::{LANES, Transform};
 use crate::window::Window;
 use crate::wire::TRAILER;
-use crate::{Counters, Dropped, Limit, Unusable, ecn, selector, wire};
+use crate::{Counters, Dropped, Limit, Received, Unusable, ecn, selector, wire};
 
 /// Opens packets, and refuses those that were seen before.
 #[derive(Debug)]
@@ -134,42 +134,41 @@ impl InboundSa {
     /// judged one after the other. Of a packet that is no good only the counters tell.
     pub(crate) fn open_run<'a>(
         &mut self,
-        packets: &mut [Option<&'a mut [u8]>],
-        outer: Tos,
+        packets: &mut [Option<Received<'a>>],
         now: Instant,
-        mut each: impl FnMut(&'a mut [u8], Opened),
+        mut each: impl FnMut(Received<'a>, Opened),
     ) {
         if self.transform.lanes().is_none() || packets.len() < 2 {
-            for esp in packets.iter_mut().filter_map(Option::take) {
-                if let Ok(opened) = self.open(esp, outer, now) {
-                    each(esp, opened);
+            for packet in packets.iter_mut().filter_map(Option::take) {
+                if let Ok(opened) = self.open(packet.esp, packet.outer, now) {
+                    each(packet, opened);
                 }
             }
             return;
         }
         for window in packets.chunks_mut(LANES) {
             let mut jobs: [OpenJob<'_>; LANES] = std::array::from_fn(|_| OpenJob::new(&mut [], None));
-            let mut sequences = [0; LANES];
+            let mut notes = [(0, None, Tos(0)); LANES];
             let mut count = 0;
-            for esp in window.iter_mut().filter_map(Option::take) {
+            for Received { esp, from, outer } in window.iter_mut().filter_map(Option::take) {
                 match self.check(esp, now) {
                     Ok(sequence) => {
                         jobs[count] = OpenJob::new(esp, self.transform.esn_high(sequence));
-                        sequences[count] = sequence;
+                        notes[count] = (sequence, from, outer);
                         count += 1;
                     }
                     Err(reason) => self.counters.drops.count(reason),
                 }
             }
             self.transform.open_all(&mut jobs[..count]);
-            for (job, sequence) in jobs.into_iter().zip(sequences).take(count) {
+            for (job, (sequence, from, outer)) in jobs.into_iter().zip(notes).take(count) {
                 // The packets before it may have moved the window, or been the same.
                 let verdict =
                     if job.is_verified() { self.check_order(sequence, now) } else { Err(Dropped::BadIntegrity) };
                 match verdict {
                     Ok(()) => {
                         let opened = self.accept(job.packet, sequence, outer, now);
-                        each(job.packet, opened);
+                        each(Received { esp: job.packet, from, outer }, opened);
                     }
                     Err(reason) => self.counters.drops.count(reason),
                 }

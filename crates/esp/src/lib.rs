@@ -50,7 +50,7 @@ pub use counters::{Counters, Dropped, Drops, Shaping};
 pub use datapath::DataPath;
 pub use event::Event;
 pub use inbound::{Content, InboundSa, Opened};
-pub use inbounds::{Arrived, Inbounds};
+pub use inbounds::{Arrived, Inbounds, Received};
 pub use limits::Limit;
 pub use outbound::{OutboundSa, Reserved, Sealed};
 pub use outbounds::{Lens, Outbounds, Outgoing, Room};

@@ -181,6 +181,40 @@ impl OutboundSa {
         Ok(self.note(u64::from(count), full * inner_len + last_len, now))
     }
 
+    /// Whether packets are best sealed several at a time, by [`OutboundSa::seal_framed`].
+    pub(crate) fn gains_by_company(&self) -> bool {
+        self.transform.lanes().is_some()
+    }
+
+    /// Numbers, frames and counts a packet as [`OutboundSa::seal_run`] does, and leaves it in clear: its number, and a
+    /// limit that was reached.
+    pub(crate) fn frame_one(
+        &self,
+        next_header: u8,
+        inner_len: usize,
+        packet: &mut [u8],
+        mut write: impl FnMut(&mut [u8]) -> Option<usize>,
+        now: Instant,
+    ) -> Result<(u64, Option<Limit>), Dropped> {
+        let layout = self.layout();
+        self.check_limits(now)?;
+        if packet.len() != layout.sealed_len(inner_len) {
+            return Err(Dropped::TooBig);
+        }
+        let sequence = self.reserve(1)?.next;
+        if packet.get_mut(layout.payload_at()..).and_then(&mut write) != Some(inner_len) {
+            return Err(Dropped::TooBig);
+        }
+        self.frame(sequence, next_header, inner_len, packet);
+        Ok((sequence, self.note(1, inner_len, now)))
+    }
+
+    /// Seals packets that [`Room::defer`](crate::Room::defer) was told of with this SA, each with the number that it
+    /// said. It must happen once to each, before any is sent.
+    pub fn seal_framed(&self, packets: &mut [(u64, &mut [u8])]) {
+        self.transform.seal_each(packets);
+    }
+
     /// Takes `count` consecutive sequence numbers by one atomic addition.
     ///
     /// # Errors

@@ -103,6 +103,17 @@ pub trait Room {
 
     /// An IP packet back to the sender, over the device that the packet came from.
     fn reply(&mut self, packet: &[u8]);
+
+    /// Whether [`Room::defer`] is understood: single packets of many flows are then sealed together.
+    fn defers(&self) -> bool {
+        false
+    }
+
+    /// What was taken last is one packet, complete but in clear. It is to be sealed with [`OutboundSa::seal_framed`]
+    /// under this number before it is sent.
+    fn defer(&mut self, sa: &Arc<OutboundSa>, sequence: u64) {
+        let _ = (sa, sequence);
+    }
 }
 
 /// The lengths of packets back to back.
@@ -521,7 +532,7 @@ impl Row {
         &self,
         first: &[u8],
         inner: Lens,
-        write: impl FnMut(&mut [u8]) -> Option<usize>,
+        mut write: impl FnMut(&mut [u8]) -> Option<usize>,
         room: &mut impl Room,
         events: &mut Events,
         now: Instant,
@@ -529,7 +540,15 @@ impl Row {
         let (next_header, tos) = self.sa.describe(first)?;
         let layout = self.sa.layout();
         let lens = Lens { len: layout.sealed_len(inner.len), last: layout.sealed_len(inner.last), ..inner };
+        let deferred = inner.count == 1 && room.defers() && self.sa.gains_by_company();
         let place = room.take(&self.path, tos, lens).ok_or(Dropped::TooBig)?;
+        if deferred {
+            let framed = self.sa.frame_one(next_header, inner.last, place, &mut write, now);
+            let (sequence, limit) = framed.inspect_err(|_| room.give_back())?;
+            self.tell(limit, events);
+            room.defer(&self.sa, sequence);
+            return Ok(());
+        }
         match self.sa.seal_run(next_header, (inner.len, inner.last), place, write, now) {
             Ok(limit) => {
                 self.tell(limit, events);

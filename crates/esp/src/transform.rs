@@ -150,6 +150,23 @@ impl Transform {
         }
     }
 
+    /// As [`Transform::seal`], for packets with these numbers, of which all must be new, wherever they lie.
+    pub(crate) fn seal_each(&self, packets: &mut [(u64, &mut [u8])]) {
+        let Some(lanes) = self.lanes().filter(|_| packets.len() >= MIN_LANES) else {
+            packets.iter_mut().for_each(|(sequence, packet)| self.seal(packet, *sequence));
+            return;
+        };
+        for window in packets.chunks_mut(LANES) {
+            let mut jobs: [SealJob<'_>; LANES] =
+                std::array::from_fn(|_| SealJob { packet: &mut [], esn_high: None, iv: Iv::Given });
+            let count = window.len();
+            for (job, (sequence, packet)) in jobs.iter_mut().zip(window) {
+                *job = SealJob { packet, esn_high: self.esn_high(*sequence), iv: Iv::Encrypted(*sequence) };
+            }
+            lanes.seal_many(&mut jobs[..count]).expect("the layout pads to whole blocks");
+        }
+    }
+
     /// Whether several packets are best opened by [`Transform::open_all`].
     pub(crate) fn lanes(&self) -> Option<&LaneKey> {
         match &self.keys {

@@ -1,4 +1,4 @@
-//! What a process uses, from `/proc`, for status and benchmarks.
+//! What a process uses, from `/proc`, for status and benchmarks; how a thread is scheduled.
 
 use std::fs;
 use std::io;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::error::Tried;
+use crate::sys;
 
 /// What a process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,19 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     Ok(Usage { resident: size("VmRSS:"), peak_resident: size("VmHWM:"), cpu })
 }
 
+/// Whether the calling thread, when it wakes, lets whoever runs on that processor finish first (`SCHED_BATCH`), or
+/// competes with it as usual. A thread that was given another policy, such as a real-time one, keeps it.
+///
+/// # Errors
+/// `Unsupported` for such a thread; `PermissionDenied` where a sandbox forbids it.
+pub fn set_patient(patient: bool) -> io::Result<()> {
+    let policy = sys::scheduling_policy()?;
+    if policy != libc::SCHED_OTHER && policy != libc::SCHED_BATCH {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    sys::set_scheduling_policy(if patient { libc::SCHED_BATCH } else { libc::SCHED_OTHER })
+}
+
 /// A field of `/proc/PID/status` in bytes; the file has "VmRSS:     1234 kB".
 fn size_in(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -54,6 +68,17 @@ fn ticks_in(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_can_become_patient_and_impatient_again() {
+        for (patient, policy) in [(true, libc::SCHED_BATCH), (false, libc::SCHED_OTHER)] {
+            match set_patient(patient) {
+                Ok(()) => assert_eq!(sys::scheduling_policy().unwrap(), policy),
+                // A sandbox, or a test that is run with a policy of its own.
+                Err(e) => assert!(matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)),
+            }
+        }
+    }
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_mislead() {

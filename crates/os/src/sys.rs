@@ -159,3 +159,21 @@ fn empty_header() -> libc::mmsghdr {
     // SAFETY: a plain C struct of integers and pointers; zero is valid for each.
     unsafe { std::mem::zeroed() }
 }
+
+/// The scheduling policy of the calling thread.
+#[expect(unsafe_code, reason = "sched_getscheduler")]
+pub(crate) fn scheduling_policy() -> io::Result<i32> {
+    // SAFETY: it takes a number and touches no memory of ours.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    if policy < 0 { Err(io::Error::last_os_error()) } else { Ok(policy) }
+}
+
+/// Sets the scheduling policy of the calling thread to one without a priority.
+#[expect(unsafe_code, reason = "sched_setscheduler")]
+pub(crate) fn set_scheduling_policy(policy: i32) -> io::Result<()> {
+    // SAFETY: a plain C struct of integers; zero is valid for each.
+    let parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `parameter` is live and the kernel only reads it, during the call.
+    let answer = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,6 +1,8 @@
 //! Super-packets on their whole way: cut up, sealed, lost, overtaken, repeated and forged on the road, opened, and joined
 //! again. What comes out is what went in.
 
+use std::sync::Arc;
+
 use base::Instant;
 use base::algorithm::{Encryption, Integrity};
 use packet::coalesce::{Coalescer, Joined};
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 use sa::{ChildSa, ChildSuite, Limits, Path, SaChange};
 
 use super::{child, gcm, mirrored};
-use crate::{Counters, DataPath, Dropped, Event, Lens, Room, Via};
+use crate::{Counters, DataPath, Dropped, Event, Lens, OutboundSa, Received, Room, Via};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -19,6 +21,9 @@ const NOW: Instant = Instant::ZERO;
 struct Road {
     taken: Vec<(Vec<u8>, Lens)>,
     replies: Vec<Vec<u8>>,
+    /// Single packets are sealed together at the end.
+    defers: bool,
+    clear: Vec<(Arc<OutboundSa>, u64, usize)>,
 }
 
 impl Room for Road {
@@ -34,10 +39,28 @@ impl Room for Road {
     fn reply(&mut self, packet: &[u8]) {
         self.replies.push(packet.to_vec());
     }
+
+    fn defers(&self) -> bool {
+        self.defers
+    }
+
+    fn defer(&mut self, sa: &Arc<OutboundSa>, sequence: u64) {
+        self.clear.push((Arc::clone(sa), sequence, self.taken.len() - 1));
+    }
 }
 
 impl Road {
-    fn datagrams(&self) -> Vec<Vec<u8>> {
+    fn datagrams(&mut self) -> Vec<Vec<u8>> {
+        let clear = std::mem::take(&mut self.clear);
+        for of_one in clear.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
+            let mut places = self.taken.iter_mut().enumerate();
+            let mut packets: Vec<(u64, &mut [u8])> = Vec::new();
+            for (_, sequence, at) in of_one {
+                let (_, (bytes, _)) = places.find(|(nth, _)| nth == at).unwrap();
+                packets.push((*sequence, bytes));
+            }
+            of_one[0].0.seal_framed(&mut packets);
+        }
         let cut =
             |(bytes, lens): &(Vec<u8>, Lens)| -> Vec<Vec<u8>> { bytes.chunks(lens.len).map(<[u8]>::to_vec).collect() };
         self.taken.iter().flat_map(cut).collect()
@@ -127,8 +150,8 @@ fn arrive(right: &mut DataPath, together: &mut [Vec<u8>]) -> Vec<Vec<u8>> {
         }
     };
     let mut coalescer = Coalescer::new(true);
-    let packets = together.iter_mut().map(|packet| &mut packet[..]);
-    right.inbounds.open_run(packets, None, Tos(0), NOW, |via, inner| coalescer.push(via, inner, &mut emit));
+    let packets = together.iter_mut().map(|packet| Received { esp: packet, from: None, outer: Tos(0) });
+    right.inbounds.open_run(packets, NOW, |via, inner| coalescer.push(via, inner, &mut emit));
     coalescer.flush(&mut emit);
     seen
 }
@@ -141,10 +164,11 @@ proptest! {
         suite in prop::sample::select(vec![gcm(false), gcm(true), cbc(false), cbc(true)]),
         fates in prop::collection::vec((0u8..20, any::<prop::sample::Index>()), 400),
         batches in prop::collection::vec(1usize..70, 60),
+        defers: bool,
     ) {
         let child = ChildSa { replay_window: 8192, ..child(1, suite) };
         let (mut left, mut right) = ends(&child);
-        let mut road = Road::default();
+        let mut road = Road { defers, ..Road::default() };
         let mut expected = Vec::new();
         let mut sequence = 7u32;
         for write in &writes {
@@ -206,6 +230,139 @@ proptest! {
         prop_assert_eq!((drops[Dropped::Replayed], drops[Dropped::BadIntegrity]), (repeated, forged));
         prop_assert_eq!(drops.total(), repeated + forged);
         prop_assert_eq!(left.outbounds.total().packets, expected.len() as u64);
+    }
+}
+
+/// Packets that wait for company are the same bytes as those that are sealed at once.
+#[test]
+fn company_changes_nothing_in_a_packet() {
+    for suite in [gcm(true), cbc(false), cbc(true)] {
+        let sealed = [false, true].map(|defers| {
+            let (mut left, _) = ends(&child(1, suite));
+            let mut road = Road { defers, ..Road::default() };
+            for nth in 0..70u16 {
+                let payload = vec![nth as u8; usize::from(nth % 7) * 11 + 1];
+                let write = Write { flow: nth, v6: nth % 3 == 0, payload, size: 1, push: false };
+                left.outbounds.send_into(Via::Policy, &mut write.packet(1), None, &mut road, NOW).unwrap();
+            }
+            assert_eq!(!road.clear.is_empty(), defers && suite.integrity.is_some());
+            road.datagrams()
+        });
+        assert_eq!(sealed[0], sealed[1], "{suite}");
+        let (_, mut right) = ends(&child(1, suite));
+        assert_eq!(arrive(&mut right, &mut sealed[1].clone()).len(), 70);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    /// Two peers share a batch, and strangers throw in what they like: each good packet arrives, in the order of its SA,
+    /// and each bad one is counted once.
+    #[test]
+    fn bad_neighbours_in_a_batch_hurt_nobody(
+        suites in prop::array::uniform2(prop::sample::select(vec![gcm(false), cbc(false), cbc(true)])),
+        turns in prop::collection::vec((any::<bool>(), 1usize..300, 0u8..12, any::<prop::sample::Index>()), 1..100),
+    ) {
+        let children = [child(1, suites[0]), other_child(suites[1])];
+        let mut lefts = children.clone().map(|child| ends(&child).0);
+        let mut right = DataPath::new();
+        for child in &children {
+            right.apply(&SaChange::Install(Box::new(mirrored(child)))).unwrap();
+        }
+        let (mut together, mut expected, mut bad) = (Vec::new(), [Vec::new(), Vec::new()], 0);
+        for (nth, (who, len, fate, at)) in turns.iter().enumerate() {
+            let who = usize::from(*who);
+            let mut road = Road::default();
+            // UDP without a checksum: it is never joined.
+            let net = 2 + who;
+            let source = format!("10.1.0.{}:{}", who + 1, 1 + nth).parse().unwrap();
+            let mut packet = build::udp(source, format!("10.{net}.0.1:80").parse().unwrap(), &vec![nth as u8; *len]).unwrap();
+            packet[26..28].fill(0);
+            lefts[who].outbounds.send_into(Via::Policy, &mut packet.clone(), None, &mut road, NOW).unwrap();
+            let mut datagram = road.datagrams().remove(0);
+            match fate {
+                0 => together.push(vec![*len as u8; at.index(40)]),
+                1 => together.push(datagram[..at.index(datagram.len())].to_vec()),
+                2 => together.push(datagram.iter().chain(&[0; 4]).copied().collect()),
+                3 => {
+                    let byte = at.index(datagram.len());
+                    let mut forged = datagram.clone();
+                    forged[byte] ^= 1 << (nth % 8);
+                    together.push(forged);
+                }
+                4 if !together.is_empty() => datagram = together[at.index(together.len())].clone(),
+                _ => {
+                    expected[who].push(packet);
+                    together.push(datagram);
+                    continue;
+                }
+            }
+            bad += 1;
+            if *fate == 4 {
+                together.push(datagram);
+            } else {
+                // The true one behind it.
+                expected[who].push(packet);
+                together.push(datagram);
+            }
+        }
+        let seen = arrive(&mut right, &mut together);
+        for (who, expected) in expected.iter().enumerate() {
+            let of_one = |packet: &&Vec<u8>| packet[15] == who as u8 + 1;
+            prop_assert_eq!(&seen.iter().filter(of_one).cloned().collect::<Vec<_>>(), expected);
+        }
+        let total = right.inbounds.total();
+        prop_assert_eq!(total.packets, seen.len() as u64);
+        prop_assert_eq!(total.drops.total(), bad);
+    }
+
+    /// Whatever the kernel says a packet is made of: it is refused and counted once, or what is sealed adds up.
+    #[test]
+    fn a_super_packet_that_lies_is_refused_or_adds_up(
+        v6: bool,
+        is_tcp: bool,
+        says_tcp: bool,
+        len in 1usize..3000,
+        size in prop::sample::select(vec![0usize, 1, 2, 7, 100, 1398, 1399, 3000, 65_535, usize::MAX]),
+        lies in prop::collection::vec((0usize..80, any::<u8>()), 0..3),
+        suite in prop::sample::select(vec![gcm(false), cbc(false)]),
+    ) {
+        let (mut left, mut right) = ends(&child(1, suite));
+        let mut road = Road::default();
+        let write = Write { flow: if is_tcp { 0 } else { 2 }, v6, payload: vec![5; len], size: 1, push: true };
+        let mut packet = write.packet(1);
+        let count = packet.len();
+        for (at, value) in lies {
+            packet[at % count] = value;
+        }
+        let kind = if says_tcp { Kind::Tcp } else { Kind::Udp };
+        let sent = left.outbounds.send_into(Via::Policy, &mut packet, Some((kind, size)), &mut road, NOW);
+        let total = left.outbounds.total();
+        prop_assert_eq!(total.drops.total(), u64::from(sent.is_err()));
+        let mut datagrams = road.datagrams();
+        prop_assert_eq!(total.packets, datagrams.len() as u64);
+        if sent.is_ok() {
+            prop_assert!(!datagrams.is_empty());
+        }
+        let mut payload = 0;
+        for packet in arrive(&mut right, &mut datagrams) {
+            prop_assert!(packet.len() <= 1438);
+            payload += packet.len();
+        }
+        prop_assert!(payload <= 3100 * 120);
+    }
+}
+
+/// A second pair of ends, which shares nothing with that of [`child`].
+fn other_child(suite: ChildSuite) -> ChildSa {
+    let one = child(2, suite);
+    let net = |text: &str| vec![model::Selector::net(text.parse().unwrap()).into()];
+    ChildSa {
+        inbound_spi: sa::Spi(one.inbound_spi.0 + 0x100),
+        outbound_spi: sa::Spi(one.outbound_spi.0 + 0x100),
+        local: net("10.1.0.0/16"),
+        remote: net("10.3.0.0/16"),
+        ..one
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use esp::{Lens, Room};
+use esp::{Lens, OutboundSa, Room};
 use os::{Datagram, MAX_SEGMENTS, Run};
 use packet::Tos;
 use sa::Path;
@@ -15,6 +16,8 @@ use super::socket::{Sockets, source};
 const MAX_RUNS: usize = 64;
 /// Room for a few super-packets. More would not stay in the processor's cache until they are sent.
 const BYTES: usize = 384 << 10;
+/// Packets that are handed over at once to be sealed.
+const TOGETHER: usize = 32;
 /// The largest UDP payload over IPv4.
 const MAX_RUN: usize = 65_507;
 
@@ -24,8 +27,19 @@ pub(super) struct Batch {
     bytes: Box<[u8]>,
     used: usize,
     runs: Vec<Entry>,
+    /// Packets that lie there in clear until all are sealed together.
+    clear: Vec<Clear>,
     /// How it was before the last packets were added.
     before: (usize, usize, Option<Entry>),
+}
+
+/// A packet that waits to be sealed.
+#[derive(Debug)]
+struct Clear {
+    sa: Arc<OutboundSa>,
+    sequence: u64,
+    start: usize,
+    end: usize,
 }
 
 /// Packets to one receiver, all of one length but for the last.
@@ -51,7 +65,13 @@ impl Entry {
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; BYTES].into(), used: 0, runs: Vec::with_capacity(4 * MAX_RUNS), before: (0, 0, None) }
+        Self {
+            bytes: vec![0; BYTES].into(),
+            used: 0,
+            runs: Vec::with_capacity(4 * MAX_RUNS),
+            clear: Vec::new(),
+            before: (0, 0, None),
+        }
     }
 
     /// Notes packets that begin at `self.used`, and moves on.
@@ -106,10 +126,33 @@ impl Batch {
         if self.runs.is_empty() {
             return Ok(());
         }
+        // Nothing leaves in clear.
+        self.seal();
         let result = self.send_all(sockets);
         self.runs.clear();
         self.used = 0;
         result
+    }
+
+    /// Seals what lies there in clear, the packets of one SA side by side.
+    fn seal(&mut self) {
+        // Those of one SA keep their order.
+        self.clear.sort_by_key(|clear| (Arc::as_ptr(&clear.sa), clear.start));
+        for of_one in self.clear.chunk_by(|a, b| Arc::ptr_eq(&a.sa, &b.sa)) {
+            let Some(Clear { sa, .. }) = of_one.first() else { continue };
+            for group in of_one.chunks(TOGETHER) {
+                let mut packets: [(u64, &mut [u8]); TOGETHER] = std::array::from_fn(|_| (0, &mut [][..]));
+                let (mut rest, mut at) = (&mut self.bytes[..self.used], 0);
+                for (packet, clear) in packets.iter_mut().zip(group) {
+                    let (_, from) = rest.split_at_mut(clear.start - at);
+                    let (bytes, behind) = from.split_at_mut(clear.end - clear.start);
+                    *packet = (clear.sequence, bytes);
+                    (rest, at) = (behind, clear.end);
+                }
+                sa.seal_framed(&mut packets[..group.len()]);
+            }
+        }
+        self.clear.clear();
     }
 
     fn send_all(&self, sockets: &mut Sockets) -> io::Result<()> {
@@ -167,6 +210,15 @@ impl Room for Outbox<'_> {
 
     fn reply(&mut self, packet: &[u8]) {
         self.device.write(packet);
+    }
+
+    fn defers(&self) -> bool {
+        true
+    }
+
+    fn defer(&mut self, sa: &Arc<OutboundSa>, sequence: u64) {
+        let (start, end) = (self.batch.before.0, self.batch.used);
+        self.batch.clear.push(Clear { sa: Arc::clone(sa), sequence, start, end });
     }
 }
 

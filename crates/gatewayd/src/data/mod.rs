@@ -19,6 +19,7 @@
 mod alive;
 mod batch;
 mod device;
+mod pace;
 mod paths;
 mod snapshot;
 mod socket;

@@ -42,6 +42,8 @@ pub(super) struct Sockets {
     narrow: Vec<IpAddr>,
     note: Option<String>,
     pub(super) stats: Stats,
+    /// Datagrams of ESP without UDP that were sent since somebody looked.
+    pub(super) plain: usize,
 }
 
 /// What was sent and what was not.
@@ -81,7 +83,7 @@ impl Sockets {
                 }
             }
         }
-        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), note: None, stats: Stats::default() }, notes))
+        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), note: None, stats: Stats::default(), plain: 0 }, notes))
     }
 
     /// The sockets, by number.
@@ -138,7 +140,10 @@ impl Sockets {
     /// # Errors
     /// The socket is of no more use.
     pub(super) fn send_esp(&mut self, number: usize, runs: &[Run<'_>]) -> io::Result<()> {
-        let Some(Socket { socket, .. }) = self.all.get(number) else { return Ok(()) };
+        let Some(Socket { kind, socket, .. }) = self.all.get(number) else { return Ok(()) };
+        if *kind == Kind::Esp {
+            self.plain += runs.len();
+        }
         let sent = match socket.send_runs(runs) {
             Ok(sent) => sent,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Sent::default(),

@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use base::Instant;
-use esp::DataPath;
 use esp::wire::{Encapsulated, classify};
+use esp::{DataPath, Received};
 use gateway::PolicyChange;
 use os::RecvBatch;
 use os::clock::Clock;
@@ -31,6 +31,7 @@ use sa::SaChange;
 use super::alive::Alive;
 use super::batch::{Batch, Outbox};
 use super::device::{Devices, Read};
+use super::pace::Pace;
 use super::paths::Paths;
 use super::snapshot;
 use super::socket::{Kind, Sockets};
@@ -38,7 +39,7 @@ use super::sums::Sums;
 use super::{Inlet, Offloads, Options, Order, Outlet, Report};
 
 /// Datagrams received by one call.
-const RECEIVE: usize = 32;
+const RECEIVE: usize = 64;
 /// Packets, and bytes of super-packets, read from a device before others have their turn.
 const READ: usize = 64;
 const READ_BYTES: usize = 512 << 10;
@@ -99,6 +100,7 @@ struct Worker {
     malformed: u64,
     odd: u64,
     receive_errors: u64,
+    pace: Pace,
 }
 
 impl Worker {
@@ -126,6 +128,7 @@ impl Worker {
             malformed: 0,
             odd: 0,
             receive_errors: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -146,6 +149,11 @@ impl Worker {
                 } else {
                     self.serve_socket((ready.token - SOCKETS) as usize, now)?;
                 }
+            }
+            self.pace.count(std::mem::take(&mut self.sockets.plain));
+            if let Some(patient) = self.pace.turn(now) {
+                // Where it is not allowed, the worker stays eager.
+                let _ = os::process::set_patient(patient);
             }
             self.tell(now);
         }
@@ -270,11 +278,16 @@ impl Worker {
                 return Err(e);
             }
         }
+        if socket.kind == Kind::Esp {
+            self.pace.count(received.len());
+        }
         let port = socket.socket.local_addr().port();
         let mut coalescer = Coalescer::new(devices.joins_udp);
-        for (arrival, bytes) in received.iter_mut() {
-            let from = (socket.kind == Kind::Natt).then_some(arrival.remote);
-            let esp = arrival.cut(bytes).filter(|datagram| match socket.kind {
+        let packets = received
+            .iter_mut()
+            .flat_map(|(arrival, bytes)| arrival.cut(bytes).map(move |datagram| (arrival, datagram)));
+        let esp = packets.filter_map(|(arrival, datagram)| {
+            let is_esp = match socket.kind {
                 Kind::Esp => true,
                 Kind::Ike => {
                     outlet.datagram((arrival.local, port).into(), arrival.remote, datagram, now);
@@ -292,12 +305,14 @@ impl Worker {
                         false
                     }
                 },
-            });
-            path.inbounds.open_run(esp, from, Tos(arrival.tos), now, |via, inner| match self.offloads {
-                Offloads::Auto => coalescer.push(via, inner, |via, joined| devices.write_joined(via, joined)),
-                Offloads::Off => devices.write(via, inner),
-            });
-        }
+            };
+            let from = (socket.kind == Kind::Natt).then_some(arrival.remote);
+            is_esp.then_some(Received { esp: datagram, from, outer: Tos(arrival.tos) })
+        });
+        path.inbounds.open_run(esp, now, |via, inner| match self.offloads {
+            Offloads::Auto => coalescer.push(via, inner, |via, joined| devices.write_joined(via, joined)),
+            Offloads::Off => devices.write(via, inner),
+        });
         // Nothing is kept for what may come.
         coalescer.flush(|via, joined| devices.write_joined(via, joined));
         self.alive.note(now);
@@ -345,6 +360,7 @@ impl Worker {
             ("malformed_datagram", self.malformed),
             ("odd_packet", self.odd),
             ("unusable_datagram", self.received.unusable()),
+            ("icmp_error", self.received.errors()),
             ("no_device", self.devices.missing),
             ("no_socket", sockets.no_socket),
             ("send_buffer_full", sockets.full),
