@@ -1,19 +1,20 @@
 //! The gateway: one machine over the IKE endpoint, the plan of the world outside, and the memory of each connection.
 
+mod routing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Deadline, Instant, Machine, Random};
-use bgp::ConnectionId;
 use ike::{CloseReason, Endpoint, PeerId, Rekey};
 use model::{Child, Config, Connection, DpdAction, GatewayOptions, Routing, Sources, Start};
 use sa::{ChildLabel, SaChange, SaId};
 
 use crate::command::{Command, CommandError, RekeyWhat, nearest};
-use crate::drain::{self, Drain};
-use crate::health::{SaLoss, Signal};
+use crate::drain::Drain;
+use crate::health::SaLoss;
 use crate::mtu;
 use crate::output::{GatewayEvent, Output, Severity};
 use crate::path_mtu::Source;
@@ -187,73 +188,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// Moves the traffic of a connection's tunnels, or of the one that is named, to others.
-    fn begin_draining(&mut self, id: PeerId, child: Option<&str>, now: Instant) -> Result<(), CommandError> {
-        let Some(record) = self.records.get(&id) else { return Ok(()) };
-        let connection = record.name.to_string();
-        if record.sas.is_empty() {
-            return Err(CommandError::NotUp { connection });
-        }
-        let labels = record.labels(child);
-        if labels.is_empty() || !labels.iter().all(|label| self.router.has_alternative(label, now)) {
-            return Err(CommandError::NoAlternative { connection });
-        }
-        for label in labels {
-            self.router.set_drained(&label, true, now);
-            self.drains.insert(label, Drain::new(now));
-        }
-        let text = "its traffic is moved to other tunnels by command; it is taken down when it is quiet".to_owned();
-        self.tell(id, Severity::Info, "drain", text, now);
-        Ok(())
-    }
-
-    fn stop_draining(&mut self, id: PeerId, child: Option<&str>, now: Instant) {
-        let Some(record) = self.records.get(&id) else { return };
-        for label in record.labels(child) {
-            self.router.set_drained(&label, false, now);
-            self.drains.remove(&label);
-        }
-    }
-
-    /// Whether a tunnel is being drained: then [`Self::note_carried`] wants to be called about once a second.
-    pub fn is_draining(&self) -> bool {
-        !self.drains.is_empty()
-    }
-
-    /// Says how many packets the SAs of tunnels have carried up to now, both directions together; SAs that are gone
-    /// count too.
-    pub fn note_carried(&mut self, carried: impl Fn(&ChildLabel) -> u64, now: Instant) {
-        let labels: Vec<ChildLabel> = self.drains.keys().cloned().collect();
-        for label in labels {
-            let upkeep = self.router.upkeep(&label);
-            let Some(drain) = self.drains.get_mut(&label) else { continue };
-            let progress = drain.note(carried(&label), upkeep, now);
-            let id = self.by_name.get(&label.connection).copied();
-            match (progress, id) {
-                (drain::Progress::Busy, Some(_)) => {}
-                (drain::Progress::Quiet, Some(id)) => {
-                    self.drains.remove(&label);
-                    self.tell(id, Severity::Info, "drained", format!("{label} is quiet, and is taken down"), now);
-                    self.router.hold_down(&label, now);
-                    self.pump_router(now);
-                    if let Some(record) = self.records.get_mut(&id) {
-                        record.is_held_down = true;
-                    }
-                    self.endpoint.terminate(id, Some(&label.child), now);
-                }
-                (drain::Progress::GivenUp { rate }, Some(id)) => {
-                    self.drains.remove(&label);
-                    let text = format!(
-                        "{label} still carries {rate} packets a second: it stays up; look at what the other end routes"
-                    );
-                    self.tell(id, Severity::Warning, "drain", text, now);
-                }
-                (_, None) => drop(self.drains.remove(&label)),
-            }
-        }
-        self.pump(now);
-    }
-
     /// A UDP datagram came in on an IKE port; `payload` is all of it, with the non-ESP marker where it has one.
     pub fn handle_datagram(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8], now: Instant) {
         self.endpoint.handle_datagram(local, remote, payload, now);
@@ -270,79 +204,6 @@ impl Gateway {
             esp::Event::NoSa { label, flow } => self.handle_traffic(&label, flow, now),
         }
         self.pump(now);
-    }
-
-    /// A BFD control packet came in on port 3784, with this TTL or hop limit.
-    pub fn handle_bfd(&mut self, local: SocketAddr, remote: SocketAddr, ttl: u8, payload: &[u8], now: Instant) {
-        self.router.handle_bfd(local, remote, ttl, payload, now);
-        self.pump_router(now);
-    }
-
-    /// The source port of a BFD session belongs to somebody else on this host.
-    pub fn handle_bfd_port_taken(&mut self, session: bfd::SessionId, now: Instant) {
-        self.router.handle_bfd_port_taken(session, now);
-        self.pump_router(now);
-    }
-
-    /// An answer to a probe came in through the device of a tunnel.
-    pub fn handle_probe_reply(&mut self, device: &str, source: IpAddr, payload: &[u8], now: Instant) {
-        self.router.handle_probe_reply(device, source, payload, now);
-        self.pump_router(now);
-    }
-
-    /// A connection that BGP asked for is up, from this address of ours.
-    pub fn handle_bgp_connected(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr, now: Instant) {
-        self.router.with_bgp(now, |bgp| bgp.handle_connected(id, local, remote, now));
-        self.pump_router(now);
-    }
-
-    /// A connection that BGP asked for could not be made, and why.
-    pub fn handle_bgp_connect_failed(&mut self, id: ConnectionId, why: &str, now: Instant) {
-        self.router.with_bgp(now, |bgp| bgp.handle_connect_failed(id, why, now));
-        self.pump_router(now);
-    }
-
-    /// Somebody connected to BGP's port. The connection's name from now on, the TTL to send with and the least one to
-    /// take; `None`: it is to be closed.
-    pub fn handle_bgp_accepted(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        now: Instant,
-    ) -> Option<(ConnectionId, (u8, u8))> {
-        let taken = self.router.with_bgp(now, |bgp| bgp.handle_accepted(local, remote, now)).flatten();
-        self.pump_router(now);
-        taken
-    }
-
-    /// Bytes came in on a connection of BGP.
-    pub fn handle_bgp_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) {
-        self.router.with_bgp(now, |bgp| bgp.handle_bytes(id, bytes, now));
-        self.pump_router(now);
-    }
-
-    /// A connection of BGP is gone, and why.
-    pub fn handle_bgp_closed(&mut self, id: ConnectionId, why: &str, now: Instant) {
-        self.router.with_bgp(now, |bgp| bgp.handle_closed(id, why, now));
-        self.pump_router(now);
-    }
-
-    /// A connection of BGP takes so many bytes more.
-    pub fn handle_bgp_writable(&mut self, id: ConnectionId, room: usize, now: Instant) {
-        self.router.with_bgp(now, |bgp| bgp.handle_writable(id, room, now));
-        self.pump_router(now);
-    }
-
-    /// The paths that BGP knows, at most `limit` of them, in the order of their prefixes; of one prefix, where one is
-    /// named.
-    pub fn bgp_paths(&self, only: Option<ipnet::IpNet>, limit: usize) -> Vec<status::routing::BgpPath> {
-        self.router.bgp_paths(only, limit)
-    }
-
-    /// The networks of this host's own interfaces, without those of tunnels: BGP may announce them.
-    pub fn set_connected(&mut self, networks: Vec<ipnet::IpNet>, now: Instant) {
-        self.router.set_connected(networks, now);
-        self.pump_router(now);
     }
 
     /// Authentic packets came in on this SA since the last call: the peer is alive.
@@ -663,59 +524,6 @@ impl Gateway {
             }
             ike::Output::Probed(probed) => self.paths.handle_probed(probed, now),
         }
-    }
-
-    /// Tells the router of a tunnel that came up or went down. The change of its SAs came before.
-    fn note_tunnel(&mut self, event: &ike::Event, now: Instant) {
-        let (peer, child, signal) = match event {
-            ike::Event::ChildUp { peer, child, .. } => (peer, child, Signal::SaUp),
-            ike::Event::ChildDown { peer, child, reason, .. } => (peer, child, Signal::SaDown(loss_of(reason))),
-            ike::Event::Connecting { .. }
-            | ike::Event::IkeUp { .. }
-            | ike::Event::IkeDown { .. }
-            | ike::Event::PeerMoved { .. }
-            | ike::Event::Failed { .. } => return,
-        };
-        let Some(record) = self.records.get(peer) else { return };
-        let all = (child.clone(), SaId(u64::MIN))..=(child.clone(), SaId(u64::MAX));
-        if signal != Signal::SaUp && record.sas.range(all).next().is_some() {
-            return;
-        }
-        let label = ChildLabel { connection: record.name.clone(), child: child.clone() };
-        self.router.note_sa(&label, signal, now);
-    }
-
-    /// Takes what the router says.
-    fn pump_router(&mut self, now: Instant) {
-        while let Some(output) = self.router.poll_output() {
-            match output {
-                Output::Event(event) => {
-                    let id = event.connection.as_ref().and_then(|name| self.by_name.get(name).copied());
-                    match id {
-                        Some(id) => self.tell(id, event.severity, event.name, event.text, now),
-                        None => self.outputs.push_back(Output::Event(event)),
-                    }
-                }
-                Output::Route(change) if self.options.install_routes => {
-                    self.outputs.push_back(Output::Route(change.in_table(self.options.route_table)));
-                }
-                Output::Route(_) => {}
-                output @ (Output::Transmit(_)
-                | Output::Sa(_)
-                | Output::OuterMtu { .. }
-                | Output::Policy(_)
-                | Output::Device(_)
-                | Output::Bfd(_)
-                | Output::BfdRelease { .. }
-                | Output::Probe(_)
-                | Output::BgpListen { .. }
-                | Output::BgpForget { .. }
-                | Output::BgpConnect(_)
-                | Output::BgpSend { .. }
-                | Output::BgpClose { .. }) => self.outputs.push_back(output),
-            }
-        }
-        self.is_plan_stale |= self.router.are_routes_stale();
     }
 
     /// Does what the paths want; whether the endpoint was asked for anything.

@@ -31,6 +31,8 @@ pub enum Output {
     Device(DeviceChange),
     /// Change a route of the kernel.
     Route(RouteChange),
+    /// Change a learnt route of the kernel. There may be a million of them, and nobody waits for one.
+    Learnt(RouteChange),
     /// Send this BFD packet.
     Bfd(BfdPacket),
     /// No BFD packet will be sent from this address and port any more.

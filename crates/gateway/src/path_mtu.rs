@@ -145,8 +145,8 @@ enum Phase {
     Confirm { lost: u8, hint: Option<u16> },
     /// It is not: what is left to try.
     Lower { hint: Option<u16>, lost: u8, base: Base, failed: u16 },
-    /// Up from what is in use to below `failed`.
-    Search { failed: u16 },
+    /// Up from what is in use, and from `above`, to below `failed`.
+    Search { above: u16, failed: u16 },
     /// Found.
     Settled,
     /// Nobody can be asked, and why.
@@ -303,17 +303,16 @@ impl PathMtu {
                 if hint == Some(asked) {
                     self.settle(now);
                 } else {
-                    self.phase = Phase::Search { failed };
+                    self.phase = Phase::Search { above: asked, failed };
                     self.ask(now);
                 }
             }
-            Phase::Search { failed } => {
+            Phase::Search { failed, .. } => {
+                // What is reached of the size asked for may be no more than is in use: the next is asked for all the same.
                 if passed > self.mtu {
                     self.use_mtu(passed, Source::Probed { at: now });
-                } else {
-                    // No packet of ours can have the sizes in between.
-                    self.phase = Phase::Search { failed: failed.min(asked) };
                 }
+                self.phase = Phase::Search { above: asked, failed };
                 self.ask(now);
             }
             Phase::Settled | Phase::Unprobed(_) => {}
@@ -338,7 +337,7 @@ impl PathMtu {
                 self.phase = Phase::Lower { hint: None, lost: 0, base: Base::Least, failed: asked };
             }
             Phase::Lower { .. } => return self.give_up("the peer does not answer long requests", now),
-            Phase::Search { .. } => self.phase = Phase::Search { failed: asked },
+            Phase::Search { above, .. } => self.phase = Phase::Search { above, failed: asked },
             Phase::Settled | Phase::Unprobed(_) => return,
         }
         self.ask(now);
@@ -353,7 +352,7 @@ impl PathMtu {
                 (None, Base::Base) => self.base().min(failed),
                 (None, Base::Least) => self.least(),
             }),
-            Phase::Search { failed, .. } => self.between(failed),
+            Phase::Search { above, failed } => self.between(above.max(self.mtu), failed),
             Phase::Settled | Phase::Unprobed(_) => return,
         };
         match most {
@@ -368,15 +367,15 @@ impl PathMtu {
 
     /// The next size above what is in use that may pass. One that passes costs a round trip, one that does not a second
     /// or more: so upwards, one after the other, and only then between.
-    fn between(&self, failed: u16) -> Option<u16> {
+    fn between(&self, low: u16, failed: u16) -> Option<u16> {
         let limit = failed.min(self.upper.0.saturating_add(1)).min(LARGEST + 1);
-        let inside = |size: &u16| *size > self.mtu && *size < limit;
+        let inside = |size: &u16| *size > low && *size < limit;
         let next = SIZES.iter().copied().chain([self.upper.0]).filter(inside).min();
         let middle = || {
-            let apart = limit.checked_sub(self.mtu).filter(|apart| *apart > NEAR)?;
-            let middle = self.mtu + apart / 2;
+            let apart = limit.checked_sub(low).filter(|apart| *apart > NEAR)?;
+            let middle = low + apart / 2;
             let even = middle - middle % NEAR;
-            Some(if even > self.mtu { even } else { middle })
+            Some(if even > low { even } else { middle })
         };
         next.or_else(middle)
     }
@@ -468,7 +467,7 @@ impl Machine for PathMtu {
         match self.phase {
             Phase::Settled if self.raise_at.is_some_and(|at| at <= now) => {
                 self.raise_at = None;
-                self.phase = Phase::Search { failed: self.upper.0.saturating_add(1) };
+                self.phase = Phase::Search { above: self.mtu, failed: self.upper.0.saturating_add(1) };
                 self.ask(now);
             }
             Phase::Settled => {

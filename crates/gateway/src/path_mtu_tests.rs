@@ -239,6 +239,20 @@ fn a_probe_as_large_as_the_largest_packet_of_the_suite_does() {
 }
 
 #[test]
+fn a_suite_that_does_not_reach_every_size_finds_a_black_hole_to_its_own_grid() {
+    for grid in [4, 8, 16] {
+        for takes in [1_200, 1_290, 1_300, 1_399, 1_496] {
+            let mut world = World::new(takes, 1_500);
+            world.grid = grid;
+            world.run(secs(40));
+            let mtu = world.path.mtu();
+            assert!(mtu <= takes && takes - mtu < grid.max(4), "{grid} {takes}: {mtu} after {:?}", world.probes);
+            assert!(world.probes.len() < 40);
+        }
+    }
+}
+
+#[test]
 fn a_path_wider_than_the_largest_probe_keeps_what_its_interface_says() {
     let mut world = World::new(65_535, 65_535);
     world.run(secs(3600));

@@ -256,6 +256,7 @@ mod tests {
                     Output::Transmit(_)
                     | Output::Sa(_)
                     | Output::OuterMtu { .. }
+                    | Output::Learnt(_)
                     | Output::Bfd(_)
                     | Output::BfdRelease { .. }
                     | Output::Probe(_)

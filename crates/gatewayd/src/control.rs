@@ -11,6 +11,7 @@ use base::{Instant, Machine, Random};
 use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
 use os::clock::Clock;
+use os::netlink::{Change, Watch};
 use sa::{ChildLabel, SaChange, SaId};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,12 +27,16 @@ use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
 use crate::sockets::{self, BfdSockets, BgpSockets, Heard, ProbeSockets};
 use crate::world::World;
-use crate::{Error, host, metrics};
+use crate::{Error, host, metrics, routes};
 
 /// How long the polite end may take: peers that answer sooner end it sooner.
 const FAREWELL: Duration = Duration::from_millis(1_200);
 /// Reports that are handled before anything else gets its turn.
 const BATCH: usize = 256;
+/// How long changes of the kernel's routing are gathered before they are looked at.
+const SETTLE: Duration = Duration::from_millis(50);
+/// At most this often: with a thousand connections it takes a while.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of BGP that are handled before anything else gets its turn: a full table is some fifty million.
 const HEARD_BYTES: usize = 1 << 20;
 /// How often the traffic of a tunnel is looked at while it is drained.
@@ -62,7 +67,8 @@ pub struct Options {
 /// privileges. Later: the end of the data path.
 pub async fn run(options: Options) -> Result<(), Error> {
     let clock = Clock::start();
-    let mut world = World::open().await.map_err(|e| Error::system("talk to the kernel's routing", e))?;
+    let (mut world, route_events) =
+        World::open().await.map_err(|e| Error::system("talk to the kernel's routing", e))?;
     let own = world.own_addresses().await.map_err(|e| Error::system("list the addresses of this host", e))?;
     let reading = options.load.read(&own)?;
     let mut log = Log::new(options.log.clone());
@@ -92,6 +98,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         handle,
         resolver: Resolver::default(),
         refresh_at: clock.now(),
+        refreshed_at: clock.now(),
+        config: Config::default(),
         guard: Guard::new(config.gateway.ports),
         log,
         notifier: Notifier::from_environment(),
@@ -101,6 +109,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         probes: ProbeSockets::new(heard.clone()),
         bgp: BgpSockets::new(heard),
         hearing,
+        route_events,
+        watch: world.netlink().monitor().map_err(|e| Error::system("watch the kernel's routing", e))?,
         lost: BTreeMap::new(),
         failed: None,
     };
@@ -155,6 +165,9 @@ struct Control {
     handle: Handle,
     resolver: Resolver,
     refresh_at: Instant,
+    refreshed_at: Instant,
+    /// As it is in effect.
+    config: Config,
     guard: Guard,
     log: Log,
     notifier: Notifier,
@@ -166,6 +179,10 @@ struct Control {
     bgp: BgpSockets,
     /// What came in through them.
     hearing: mpsc::Receiver<Heard>,
+    /// What others change in the kernel's routing.
+    watch: Watch,
+    /// What there is to tell of routes.
+    route_events: mpsc::Receiver<routes::Event>,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -178,10 +195,15 @@ impl Control {
         host::settle(&host::check(&config), config.gateway.manage_sysctl);
         self.serve_metrics(config.gateway.metrics).await?;
         self.note_own_addresses(world).await;
+        let learns = config.bgp.is_some();
+        self.config = config.clone();
         self.gateway.apply(config, self.clock.now());
         self.carry_out(world).await;
         if let Some(error) = self.failed.take() {
             return Err(error);
+        }
+        if !learns {
+            world.end_grace();
         }
         self.refresh(world).await;
         self.notifier.ready();
@@ -223,6 +245,10 @@ impl Control {
                     }
                 }
                 Some(heard) = self.hearing.recv() => self.take_heard(heard),
+                change = self.watch.changed() => self.note_change(change),
+                Some(event) = self.route_events.recv() => {
+                    self.log.note(Severity::Warning, "routes", event.to_string());
+                }
                 Some(asked) = server.asked() => self.answer(asked, world).await,
                 () = self.resolver.answered() => self.refresh_at = self.clock.now(),
                 () = self.notifier.beat(&self.handle) => {}
@@ -313,6 +339,17 @@ impl Control {
         }
     }
 
+    /// Something changed in the kernel's routing: addresses of ours and ways to peers are looked at soon, and once for
+    /// all that changes together.
+    fn note_change(&mut self, change: std::io::Result<Change>) {
+        match change {
+            Ok(_) => while let Ok(Some(_)) = self.watch.next_waiting() {},
+            Err(e) => warn!("changes of the kernel's routing cannot be watched: {e}"),
+        }
+        let soon = (self.clock.now() + SETTLE).max(self.refreshed_at + LOOK_AGAIN);
+        self.refresh_at = self.refresh_at.min(soon);
+    }
+
     /// Takes a connection of a BGP neighbour, or closes it.
     fn take_bgp(&mut self, stream: TcpStream, remote: SocketAddr) {
         let now = self.clock.now();
@@ -351,7 +388,7 @@ impl Control {
     /// Does what the gateway says, in order. What the data path is told goes down in one piece as far as the kernel
     /// need not be asked in between.
     async fn carry_out(&mut self, world: &mut World) {
-        let mut orders = Vec::new();
+        let (mut orders, mut learnt) = (Vec::new(), Vec::new());
         while let Some(output) = self.gateway.poll_output() {
             match output {
                 Output::Transmit(transmit) => {
@@ -395,10 +432,19 @@ impl Control {
                     self.guard.note_device(&change);
                     let what = format!("set up the device of a tunnel ({change:?})");
                     match world.change_device(change).await {
-                        Ok(tun) => orders.extend(tun.map(Order::AddDevice)),
+                        Ok(tun) => {
+                            if let Some(tun) = &tun {
+                                host::settle(
+                                    &host::check_device(&self.config, tun.name()),
+                                    self.config.gateway.manage_sysctl,
+                                );
+                            }
+                            orders.extend(tun.map(Order::AddDevice));
+                        }
                         Err(e) => self.note_failure(what, e),
                     }
                 }
+                Output::Learnt(change) => learnt.push(change),
                 Output::Route(change) => {
                     self.handle.send(orders.drain(..));
                     let what = format!("set up a route ({change:?})");
@@ -413,6 +459,7 @@ impl Control {
             }
         }
         self.handle.send(orders);
+        world.change_learnt(learnt);
         self.guard.settle();
     }
 
@@ -423,6 +470,7 @@ impl Control {
 
     /// Looks at everything that may have changed outside: addresses of ours, routes to peers, their names.
     async fn refresh(&mut self, world: &mut World) {
+        self.refreshed_at = self.clock.now();
         self.note_own_addresses(world).await;
         let connections: Vec<_> = self.gateway.connections().cloned().collect();
         self.resolver.ask(connections.iter());
@@ -453,6 +501,10 @@ impl Control {
         match world.own_addresses().await {
             Ok(own) => self.gateway.set_own_addresses(own, self.clock.now()),
             Err(e) => warn!("cannot list the addresses of this host: {e}"),
+        }
+        match world.own_networks().await {
+            Ok(networks) => self.gateway.set_connected(networks, self.clock.now()),
+            Err(e) => warn!("cannot list the networks of this host: {e}"),
         }
     }
 
@@ -528,6 +580,7 @@ impl Control {
                 if let Err(e) = self.serve_metrics(config.gateway.metrics).await {
                     self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
                 }
+                self.config = config.clone();
                 self.gateway.apply(config, self.clock.now());
                 self.carry_out(world).await;
                 self.handle.send([Order::Keep(names)]);

@@ -1,46 +1,51 @@
 //! Devices, routes and rules of the kernel, as the gateway wants them.
 //!
 //! Everything made here carries our protocol number or is a device of ours, and is removed at the end. After a crash
-//! the devices and the routes through them are gone with the process; what is left is removed at the next start.
+//! the devices and the routes through them are gone with the process; routes that are left are adopted at the next
+//! start, or removed where nobody wants them ([`crate::routes`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::{Device, DeviceChange, Route, RouteChange, Rule, Via};
 use ipnet::IpNet;
-use os::netlink::{self, Netlink, RouteKind, TABLE_MAIN};
+use os::netlink::{self, Netlink, TABLE_MAIN};
 use os::sysctl;
 use os::tun::{Tun, TunOptions};
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
+
+use crate::routes::{self, Farewell, Hop, Path, Place, RouteKind, Routes, Standing};
 
 /// Packets that wait for the data path at most: at the kernel's 500 a burst of one fast TCP stream overflows.
 const QUEUE: u32 = 1_000;
+/// How long routes of an earlier run may wait to be wanted again: BGP sessions come up within it.
+const GRACE: Duration = Duration::from_secs(240);
 
 /// The kernel's view of what the gateway wanted.
 #[derive(Debug)]
 pub struct World {
     netlink: Netlink,
     devices: BTreeMap<Arc<str>, (u32, Device)>,
-    routes: BTreeMap<(IpNet, u32, u32), netlink::Route>,
+    /// Until they are cleared.
+    routes: Option<Routes>,
     rules: BTreeSet<Rule>,
 }
 
 impl World {
-    /// A world in which nothing of ours is left from an earlier run.
+    /// A world in which nothing of ours is left from an earlier run but routes, and what there will be to tell of those.
     ///
     /// # Errors
     /// When the kernel's routing cannot be talked to.
-    pub async fn open() -> io::Result<Self> {
-        let world = Self {
-            netlink: Netlink::open()?,
-            devices: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            rules: BTreeSet::new(),
-        };
+    pub async fn open() -> io::Result<(Self, mpsc::Receiver<routes::Event>)> {
+        let (routes, events) = Routes::start(GRACE)?;
+        let world =
+            Self { netlink: Netlink::open()?, devices: BTreeMap::new(), routes: Some(routes), rules: BTreeSet::new() };
         world.sweep().await?;
-        Ok(world)
+        Ok((world, events))
     }
 
     /// The connection to the kernel's routing.
@@ -48,17 +53,12 @@ impl World {
         &self.netlink
     }
 
-    /// Removes exceptions and rules that a crash left behind. Routes into devices went with their devices.
+    /// Removes rules that a crash left behind.
     async fn sweep(&self) -> io::Result<()> {
         let own_table = |table: u32| table == gateway::plan::OWN_TABLE;
         for rule in self.netlink.own_rules().await?.iter().filter(|rule| own_table(rule.table)) {
             debug!("removing a rule that an earlier run left behind");
             self.netlink.remove_rule(rule).await?;
-        }
-        let left = |route: &&netlink::Route| route.kind == RouteKind::Throw && own_table(route.table);
-        for route in self.netlink.own_routes().await?.iter().filter(left) {
-            debug!("removing the route to {} that an earlier run left behind", route.destination);
-            self.netlink.remove_route(route).await?;
         }
         Ok(())
     }
@@ -108,31 +108,21 @@ impl World {
         Ok(())
     }
 
-    /// Makes a change to the routes.
+    /// Makes a change to the routes, and waits until the kernel was asked for it.
     ///
     /// # Errors
     /// When the kernel refuses it. A route of somebody else to the same prefix is left alone: `AlreadyExists`.
     pub async fn change_route(&mut self, change: RouteChange) -> io::Result<()> {
         match change {
-            RouteChange::Add(route) => {
-                let Some(route) = self.kernel_route(&route) else {
-                    return Err(io::Error::new(io::ErrorKind::NotFound, "its device does not exist"));
-                };
-                let key = (route.destination, route.table, route.metric);
-                if self.routes.contains_key(&key) {
-                    self.netlink.replace_route(&route).await?;
-                } else {
-                    self.netlink.add_route(&route).await?;
+            RouteChange::Add(route) => match self.routes()?.apply(place(&route), path(&route)).await {
+                Standing::InPlace | Standing::Coming | Standing::Waits | Standing::Absent => {}
+                Standing::InTheWay(_) => {
+                    let text = format!("the route to {} cannot be set", route.destination);
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
                 }
-                self.routes.insert(key, route);
-            }
-            RouteChange::Remove(route) => {
-                let Some(route) = self.kernel_route(&route) else { return Ok(()) };
-                let key = (route.destination, route.table, route.metric);
-                if let Some(route) = self.routes.remove(&key) {
-                    self.netlink.remove_route(&route).await?;
-                }
-            }
+                Standing::Refused(why) => return Err(io::Error::other(why.to_string())),
+            },
+            RouteChange::Remove(route) => self.routes()?.withdraw(place(&route)).await,
             RouteChange::AddRule(rule) => {
                 match self.netlink.add_rule(&kernel_rule(rule)).await {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -148,24 +138,26 @@ impl World {
         Ok(())
     }
 
-    fn kernel_route(&self, route: &Route) -> Option<netlink::Route> {
-        let hop = |hop: &gateway::Hop| {
-            let device = match &hop.device {
-                Some(name) => Some(self.devices.get(name)?.0),
-                None => None,
-            };
-            Some(netlink::NextHop { device, gateway: hop.gateway, weight: 1, onlink: false })
-        };
-        let (kind, hops) = match &route.via {
-            Via::Hops(hops) => (RouteKind::Unicast, hops.iter().map(hop).collect::<Option<Vec<_>>>()?),
-            Via::Throw => (RouteKind::Throw, Vec::new()),
-            Via::Unreachable => (RouteKind::Unreachable, Vec::new()),
-        };
-        // IPv6 has no metric 0: the kernel would make it 1,024.
-        let metric = if route.destination.addr().is_ipv6() { route.metric.max(1) } else { route.metric };
-        let base = netlink::Route::without_device(kind, route.destination);
-        let table = route.table.unwrap_or(TABLE_MAIN);
-        Some(netlink::Route { table, hops, metric, source: route.source, ..base })
+    /// Makes changes to learnt routes, of which there may be a million: nobody waits for them, and what becomes of them
+    /// is told as [`crate::routes::Event`].
+    pub fn change_learnt(&self, changes: impl IntoIterator<Item = RouteChange>) {
+        let Ok(routes) = self.routes() else { return };
+        routes.change(changes.into_iter().filter_map(|change| match change {
+            RouteChange::Add(route) => Some((place(&route), Some(path(&route)))),
+            RouteChange::Remove(route) => Some((place(&route), None)),
+            RouteChange::AddRule(_) | RouteChange::RemoveRule(_) => None,
+        }));
+    }
+
+    /// What an earlier run left behind and nobody has wanted since is removed now.
+    pub fn end_grace(&self) {
+        if let Ok(routes) = self.routes() {
+            routes.end_grace();
+        }
+    }
+
+    fn routes(&self) -> io::Result<&Routes> {
+        self.routes.as_ref().ok_or_else(|| io::Error::other("the routes were given up already"))
     }
 
     /// The addresses of this host that packets can have as their source, without those of our devices.
@@ -175,11 +167,21 @@ impl World {
     pub async fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
         let ours: BTreeSet<u32> = self.devices.values().map(|(index, _)| *index).collect();
         let all = self.netlink.addresses().await?;
-        let is_usable = |ip: &IpAddr| match ip {
-            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        };
         Ok(all.iter().filter(|a| !ours.contains(&a.index)).map(|a| a.net.addr()).filter(is_usable).collect())
+    }
+
+    /// The networks of this host's interfaces, without those of our devices and of no use to anybody else.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn own_networks(&self) -> io::Result<Vec<IpNet>> {
+        let ours: BTreeSet<u32> = self.devices.values().map(|(index, _)| *index).collect();
+        let all = self.netlink.addresses().await?;
+        let foreign = all.iter().filter(|address| !ours.contains(&address.index)).map(|address| address.net);
+        let mut networks: Vec<IpNet> = foreign.filter(|net| is_usable(&net.addr())).map(|net| net.trunc()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        Ok(networks)
     }
 
     /// Removes every route and rule that is still there.
@@ -189,12 +191,34 @@ impl World {
                 warn!("{e}");
             }
         }
-        for (_, route) in std::mem::take(&mut self.routes) {
-            if let Err(e) = self.netlink.remove_route(&route).await {
-                warn!("{e}");
-            }
+        if let Some(routes) = self.routes.take() {
+            routes.end(Farewell::Remove).await;
         }
     }
+}
+
+/// Whether packets can have it as their source beyond their own link.
+fn is_usable(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    }
+}
+
+fn place(route: &Route) -> Place {
+    // IPv6 has no metric 0: the kernel would make it 1,024, behind what BGP learns.
+    let metric = if route.destination.addr().is_ipv6() { route.metric.max(1) } else { route.metric };
+    Place::new(route.table.unwrap_or(TABLE_MAIN), route.destination, metric)
+}
+
+fn path(route: &Route) -> Path {
+    let hop = |hop: &gateway::Hop| Hop { device: hop.device.clone(), gateway: hop.gateway, weight: 1, onlink: false };
+    let path = match &route.via {
+        Via::Hops(hops) => Path::over(hops.iter().map(hop).collect()),
+        Via::Throw => Path::nowhere(RouteKind::Throw),
+        Via::Unreachable => Path::nowhere(RouteKind::Unreachable),
+    };
+    Path { source: route.source, ..path }
 }
 
 fn kernel_rule(rule: Rule) -> netlink::Rule {

@@ -207,12 +207,12 @@ impl Bgp {
                     if !self.covers_peer(&prefix) {
                         self.covering.remove(&prefix);
                         self.is_plan_stale = true;
-                        self.outputs.push_back(Output::Route(RouteChange::Add(route)));
+                        self.outputs.push_back(Output::Learnt(RouteChange::Add(route)));
                     }
                 } else if self.covers_peer(&prefix)
                     && let Some(route) = self.route(prefix, &self.in_use(prefix))
                 {
-                    self.outputs.push_back(Output::Route(RouteChange::Remove(route.clone())));
+                    self.outputs.push_back(Output::Learnt(RouteChange::Remove(route.clone())));
                     self.covering.insert(prefix, route);
                     self.is_plan_stale = true;
                 }
@@ -385,12 +385,12 @@ impl Bgp {
                 self.covering.insert(prefix, route);
                 self.is_plan_stale = true;
             }
-            Some(route) => self.outputs.push_back(Output::Route(RouteChange::Add(route))),
+            Some(route) => self.outputs.push_back(Output::Learnt(RouteChange::Add(route))),
             None if self.covering.remove(&prefix).is_some() => self.is_plan_stale = true,
             None => {
                 let metric = self.model.metric;
                 let gone = Route { destination: prefix, via: Via::Throw, table: None, metric, source: None };
-                self.outputs.push_back(Output::Route(RouteChange::Remove(gone)));
+                self.outputs.push_back(Output::Learnt(RouteChange::Remove(gone)));
             }
         }
     }

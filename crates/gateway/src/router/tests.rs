@@ -64,10 +64,10 @@ impl Played {
 
     fn drain(&mut self) {
         while let Some(output) = self.router.poll_output() {
-            match output {
-                Output::Event(event) => self.events.push(event.text),
-                Output::Probe(probe) => self.probes.push(probe),
-                _ => {}
+            if let Output::Event(event) = output {
+                self.events.push(event.text);
+            } else if let Output::Probe(probe) = output {
+                self.probes.push(probe);
             }
         }
     }

@@ -138,7 +138,8 @@ impl Site {
                 Ok(())
             }
             Output::Route(RouteChange::AddRule(_) | RouteChange::RemoveRule(_)) => Ok(()),
-            Output::Bfd(_)
+            Output::Learnt(_)
+            | Output::Bfd(_)
             | Output::BfdRelease { .. }
             | Output::Probe(_)
             | Output::BgpListen { .. }
