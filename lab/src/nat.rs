@@ -93,6 +93,23 @@ pub fn impair(router: &Node, impairments: &[Impairment]) -> Result<()> {
     router.nft(&commands)
 }
 
+/// Makes the path through `router` take packets of at most `mtu` bytes and drop larger ones without a word: a black hole.
+///
+/// By the devices' own MTU, so that a super-packet counts as what it will be cut into.
+///
+/// # Errors
+///
+/// When `ip` or `nft` refuses it.
+pub fn black_hole(router: &Node, devices: &[&str], mtu: u32) -> Result<()> {
+    for device in devices {
+        router.ip(&["link", "set", "dev", device, "mtu", &mtu.to_string()])?;
+    }
+    router.nft(
+        "table ip silent\ndelete table ip silent\ntable ip silent {\n\tchain out {\n\t\ttype filter hook output priority 0;\n\
+         \t\ticmp type destination-unreachable icmp code frag-needed counter drop\n\t}\n}\n",
+    )
+}
+
 /// Limits what leaves through `device`, in Mbit/s.
 ///
 /// # Errors

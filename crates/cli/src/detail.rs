@@ -117,9 +117,14 @@ fn show_sa(
     out.line(6, "crypto endpoints", &format!("local {}, remote {}", sa.local_endpoint, sa.remote_endpoint));
     let encapsulation = if sa.encapsulation == "udp" { "ESP in UDP" } else { "ESP (IP protocol 50)" };
     out.line(6, "encapsulation", encapsulation);
+    let from = match (sa.outer_mtu_probed_ago_s, &sa.outer_mtu_unprobed) {
+        (Some(ago), _) => format!("{} {} ago", sa.outer_mtu_from, short_duration(ago)),
+        (None, Some(why)) => format!("{}: {why}", sa.outer_mtu_from),
+        (None, None) => sa.outer_mtu_from.clone(),
+    };
     let mtu = format!(
-        "inner {} ({}), path {} ({}), media {}, overhead {}, TCP MSS {}",
-        sa.mtu, sa.mtu_from, sa.outer_mtu, sa.outer_mtu_from, sa.outer_mtu, sa.overhead, sa.mss
+        "inner {} ({}), path {} ({from}), media {}, overhead {}, TCP MSS {}",
+        sa.mtu, sa.mtu_from, sa.outer_mtu, sa.outer_mtu, sa.overhead, sa.mss
     );
     out.line(6, "MTU", &mtu);
     out.line(6, "timing", &timing(Some(sa.age_s), sa.rekey_in_s, sa.expires_in_s));

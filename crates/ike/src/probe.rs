@@ -41,8 +41,6 @@ pub enum CannotProbe {
     NoIkeSa,
     /// IKEv1 has no request that may be long and must be answered.
     Version,
-    /// The peer does not take fragments (RFC 7383), so that a lost probe would hold up everything else.
-    NoFragments,
 }
 
 impl CannotProbe {
@@ -51,7 +49,6 @@ impl CannotProbe {
         match self {
             Self::NoIkeSa => "there is no IKE SA to ask through",
             Self::Version => "IKEv1 cannot ask",
-            Self::NoFragments => "the peer does not take IKE fragments",
         }
     }
 }

@@ -248,9 +248,14 @@ impl Run<'_> {
             answered += pings.answered;
             self.reporter.check(format!("ping {from} -> {to} passes"), pings.all_answered(), pings.to_string());
         }
-        let pings = ping::ping(&ends[0].0, ends[1].1, 2, 1472)?;
-        answered += pings.answered;
-        self.reporter.check("packets of 1500 bytes pass", pings.all_answered(), pings.to_string());
+        // A peer that does not probe answers into the black hole.
+        let is_swallowed = self.options.trouble == Some(Trouble::BlackHole)
+            && [self.options.customer, self.options.cloud] != [PeerKind::Simplon; 2];
+        if !is_swallowed {
+            let pings = ping::ping(&ends[0].0, ends[1].1, 2, 1472)?;
+            answered += pings.answered;
+            self.reporter.check("packets of 1500 bytes pass", pings.all_answered(), pings.to_string());
+        }
         let mut watch = checks::Watch::default();
         if scenario == Scenario::NcpVgw && self.options.trouble.is_none() {
             answered += self.rekey_under_traffic(&ends[0], ends[1].1, &mut watch)?;

@@ -14,8 +14,10 @@ use crate::peer::PeerKind;
 use crate::ping;
 use crate::scenario::play::Run;
 use crate::scenario::{Initiator, Options, Scenario, checks};
-use crate::spec::Dpd;
+use crate::spec::{Dpd, Version};
 
+/// How wide the path with the black hole is, in bytes.
+const NARROW: u32 = 1_300;
 /// How long a tunnel may take to be back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,11 +35,14 @@ pub enum Trouble {
     RestartCloud,
     /// The address translator forgets its flows and gives new ports.
     Rebind,
+    /// The path between the gateways takes packets of 1,300 bytes and drops larger ones without a word.
+    BlackHole,
 }
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Loss, Self::Duplicates, Self::RestartCustomer, Self::RestartCloud, Self::Rebind];
+    pub const ALL: [Self; 6] =
+        [Self::Loss, Self::Duplicates, Self::RestartCustomer, Self::RestartCloud, Self::Rebind, Self::BlackHole];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -47,6 +52,7 @@ impl Trouble {
             Self::RestartCustomer => "restart-customer",
             Self::RestartCloud => "restart-cloud",
             Self::Rebind => "rebind",
+            Self::BlackHole => "black-hole",
         }
     }
 
@@ -63,6 +69,13 @@ impl Trouble {
                 Some("behind a NAT that gives new ports, only the customer can start anew")
             }
             Self::Rebind => None,
+            Self::BlackHole if options.version.unwrap_or(scenario.version()) == Version::V1 => {
+                Some("IKEv1 has no probes: its tunnels do not find a black hole")
+            }
+            Self::BlackHole if ![options.customer, options.cloud].contains(&PeerKind::Simplon) => {
+                Some("only simplon looks for black holes")
+            }
+            Self::BlackHole => None,
         }
     }
 
@@ -105,6 +118,11 @@ impl Run<'_> {
                 nat::impair(internet, &[twice])?;
                 self.reporter.step("trouble: a third of all packets to the cloud arrive twice");
             }
+            Some(Trouble::BlackHole) => {
+                nat::black_hole(internet, &["customer", "cloud"], NARROW)?;
+                let text = "trouble: packets of more than {} bytes vanish between the gateways, and nobody says so";
+                self.reporter.step(text.replace("{}", &NARROW.to_string()));
+            }
             Some(Trouble::RestartCustomer | Trouble::RestartCloud | Trouble::Rebind) | None => {}
         }
         Ok(())
@@ -134,6 +152,7 @@ impl Run<'_> {
                 self.reporter.step("trouble: the translator forgets its flows and gives new ports");
                 self.check_back("ping passes again behind the new ports")
             }
+            Some(Trouble::BlackHole) => self.check_probed(),
             Some(Trouble::Duplicates) | None => Ok(()),
         }
     }
@@ -155,6 +174,30 @@ impl Run<'_> {
         let found = format!("{:.1} s", waited.as_secs_f64());
         self.reporter.check("the tunnel is back without help", true, found);
         self.check_back("ping passes again after the restart")
+    }
+
+    /// Every simplon finds how wide the path is, and says how it knows.
+    fn check_probed(&mut self) -> Result<()> {
+        for (end, peer) in [("customer", &mut self.customer), ("cloud", &mut self.cloud)] {
+            let Some(peer) = peer.as_mut().filter(|peer| peer.kind() == PeerKind::Simplon) else { continue };
+            let mut shown = String::new();
+            let waited = clock::wait_for("the width of the path", PATIENCE, || {
+                let Some(detail) = peer.detail()? else { return Ok(false) };
+                let sas = &detail["connections"][0]["children"][0]["sas"];
+                let Some(sa) = sas.as_array().and_then(|sas| sas.last()) else { return Ok(false) };
+                shown = format!("{} bytes ({}), {} inside", sa["outer_mtu"], sa["outer_mtu_from"], sa["mtu"]);
+                // A probe to a peer that takes no message of one fragment reaches every sixteenth size.
+                let width = sa["outer_mtu"].as_u64().unwrap_or_default();
+                let is_near = (u64::from(NARROW) - 15..=u64::from(NARROW)).contains(&width);
+                Ok(is_near && sa["outer_mtu_from"] == "probed")
+            });
+            let found = match &waited {
+                Ok(waited) => format!("{shown} after {:.1} s", waited.as_secs_f64()),
+                Err(_) => shown,
+            };
+            self.reporter.check(format!("the {end}'s gateway knows how wide the path is"), waited.is_ok(), found);
+        }
+        self.check_back("ping passes in the black hole")
     }
 
     /// Pings until one is answered.

@@ -64,6 +64,8 @@ pub(super) struct Established {
     pub(super) expires_at: Instant,
     /// How long the answer to a probe of the path is waited for.
     pub(super) probe_wait: Duration,
+    /// Whether the peer takes a message of one fragment, once that was tried.
+    pub(super) lone_fragments: Option<bool>,
 }
 
 /// What an established IKE SA begins with.
@@ -228,7 +230,6 @@ impl Established {
             connection: parts.connection,
             local_id: parts.local_id,
             remote_id: parts.remote_id,
-            channel: parts.channel,
             children: Vec::with_capacity(1),
             tasks: Vec::new(),
             outstanding: Vec::new(),
@@ -244,6 +245,8 @@ impl Established {
             rekey_at: Some(rekey_at),
             expires_at,
             probe_wait: Self::first_wait(),
+            lone_fragments: (!parts.channel.fragmentation).then_some(false),
+            channel: parts.channel,
         }
     }
 

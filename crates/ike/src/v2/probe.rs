@@ -4,15 +4,21 @@
 //! a -- INFORMATIONAL { N(filler) }, of the size in question, DF set -> b      twice at most, the same bytes
 //! a <- INFORMATIONAL { } -- b                                                 it passes
 //!
-//! a -- the same request in small fragments (RFC 7383 §2.5) -> b               when no answer came
+//! a -- INFORMATIONAL { }, the same message ID -> b                            when no answer came
+//! a -- INFORMATIONAL { N(filler) } again, DF clear -> b
 //! a <- INFORMATIONAL { } -- b                                                 b lives; the size does not pass
 //! ```
 //!
 //! A status notification of an unknown type is ignored (RFC 7296 §3.10.1). The window has room for one request, so a
-//! probe must always come to its end: the fragments are what sees to that, and the reason why a peer that does not take
-//! them is not probed. Whatever else has to be asked cuts a probe short, at the price of one round trip.
+//! probe must always come to its end, also where nothing long passes.
 //!
-//! After the fragments have left, an answer says nothing about the size, be it the answer to the whole request or not.
+//! Deliberate: the empty request has the message ID of the filled one, which RFC 7296 §2.1 wants to be repeated bit by bit.
+//! A peer that did not get the filled one has nothing to compare. One that did answers again, be it to the one or to the
+//! other, and its answer is the same: both requests ask for nothing. Fragments of the filled one (RFC 7383 §2.5.1) would
+//! be by the book, but strongSwan 5.9 does not take fragments in this exchange, and falls silent.
+//!
+//! After the empty request has left, an answer says nothing about the size, whichever it is to. Whatever else has to be
+//! asked cuts a probe short, at the price of one round trip.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,8 +39,6 @@ const FILLER: NotifyType = NotifyType(52_427);
 const NOTIFY: usize = 8;
 /// How often the whole request is sent.
 const WHOLE_TRIES: u32 = 2;
-/// Largest UDP payload of the fragments: with IPv6 and UDP headers, what every host takes (RFC 791 §3.1, 576 bytes).
-const FRAGMENT: usize = 512;
 /// Bounds of the wait for an answer.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
@@ -46,14 +50,16 @@ pub(super) struct Probing {
     /// Bytes of the filler.
     filler: usize,
     stage: Stage,
+    /// It only finds out whether the peer takes a message of one fragment; this is what comes next.
+    trial_for: Option<Probe>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The whole request may still be answered.
     Whole,
-    /// It was not: the fragments are.
-    Fragments,
+    /// It was not: the empty request may be.
+    Empty,
     /// Something else waits.
     Cut,
 }
@@ -89,9 +95,6 @@ impl Established {
         if self.fate != Fate::Live {
             return Err(CannotProbe::NoIkeSa);
         }
-        if !self.channel.fragmentation {
-            return Err(CannotProbe::NoFragments);
-        }
         self.enqueue(Job::Probe(probe), ctx.now);
         self.pump(core, ctx);
         Ok(())
@@ -104,7 +107,10 @@ impl Established {
             return;
         };
         let Filled { filler, as_fragment, size } = filled;
-        let probing = Probing { number: probe.number, size, filler, stage: Stage::Whole };
+        let is_trial = as_fragment && self.lone_fragments.is_none();
+        let filler = if is_trial { 0 } else { filler };
+        let trial_for = is_trial.then_some(probe);
+        let probing = Probing { number: probe.number, size, filler, stage: Stage::Whole, trial_for };
         let (kind, body) = (exchange::INFORMATIONAL, probing.body());
         let id = self.take_id();
         let fragment = as_fragment.then_some((1, 1));
@@ -119,8 +125,9 @@ impl Established {
         }
     }
 
-    /// The largest request within the bounds. One that works in blocks of 16 bytes has every fourth size with the help
-    /// of the fragment header, which a message of one fragment may have (RFC 7383 §2.5).
+    /// The largest request within the bounds. A suite that works in blocks of 16 bytes has twice as many sizes with the help
+    /// of the fragment header, which a message of one fragment may have (RFC 7383 §2.5). Not every peer takes that here:
+    /// it is tried first, with a short one.
     fn fill(&self, core: &Core, probe: Probe, ctx: &Context<'_>) -> Option<Filled> {
         let is_ipv4 = match core.ends.remote.ip() {
             IpAddr::V4(_) => true,
@@ -135,12 +142,13 @@ impl Established {
             let size = u16::try_from(outer + message).ok()?;
             Some(Filled { filler: plain.checked_sub(NOTIFY)?, as_fragment, size })
         };
-        let (plainly, as_fragment) = (filled(false), filled(true));
+        let as_fragment = if self.lone_fragments == Some(false) { None } else { filled(true) };
+        let plainly = filled(false);
         let does = plainly.filter(|filled| filled.size >= probe.least);
         does.or_else(|| plainly.into_iter().chain(as_fragment).max_by_key(|filled| filled.size))
     }
 
-    /// The wait for the answer to a whole probe is over. Nothing but the two sendings of it may be lost by chance.
+    /// The wait for the answer to a whole probe is over.
     pub(super) fn repeat_probe(&mut self, core: &mut Core, place: usize, ctx: &mut Context<'_>) {
         let wait = self.probe_wait;
         let Some(outstanding) = self.outstanding.get_mut(place) else { return };
@@ -152,7 +160,7 @@ impl Established {
             outstanding.packets.iter().for_each(|packet| ctx.transmit_probe(core.ends, packet));
         } else {
             self.probe_wait = (2 * wait).min(WAIT.1);
-            self.break_up(core, place, Stage::Fragments, ctx);
+            self.break_off(core, place, Stage::Empty, ctx);
         }
     }
 
@@ -162,18 +170,18 @@ impl Established {
         let Some(place) = self.outstanding.iter().position(|o| is_whole(&o.exchange)) else { return };
         let waits = |job: &Job| !matches!(job, Job::Probe(_)) && !self.may_start(job);
         if self.tasks.iter().any(|task| task.at <= ctx.now && waits(&task.job)) {
-            self.break_up(core, place, Stage::Cut, ctx);
+            self.break_off(core, place, Stage::Cut, ctx);
         }
     }
 
-    /// Sends the request again, in fragments that pass: RFC 7383 §2.5.1 lets a sender cut a request anew that has no
-    /// answer. From here on it is a request like any other.
-    fn break_up(&mut self, core: &mut Core, place: usize, stage: Stage, ctx: &mut Context<'_>) {
+    /// Asks by the same message ID for nothing at all: that passes. From here on it is a request like any other.
+    fn break_off(&mut self, core: &mut Core, place: usize, stage: Stage, ctx: &mut Context<'_>) {
         let Some(outstanding) = self.outstanding.get_mut(place) else { return };
         let Exchange::Probe(probing) = &mut outstanding.exchange else { return };
         probing.stage = stage;
-        let header = core.header(exchange::INFORMATIONAL, outstanding.id, false);
-        outstanding.packets = self.channel.seal(header, &probing.body(), FRAGMENT, ctx.random);
+        let (header, body) = (core.header(exchange::INFORMATIONAL, outstanding.id, false), Body::new());
+        let empty = self.channel.keys.seal(header, None, body.first(), body.as_bytes(), ctx.random);
+        outstanding.packets.insert(0, empty);
         outstanding.sent = 0;
         outstanding.schedule(ctx.options, ctx.now);
         ctx.counters.retransmitted += 1;
@@ -182,13 +190,21 @@ impl Established {
 
     /// The peer answered.
     pub(super) fn on_probe_answer(&mut self, probing: Probing, asked_at: Instant, ctx: &mut Context<'_>) {
+        if let Some(probe) = probing.trial_for {
+            self.lone_fragments = match probing.stage {
+                Stage::Whole => Some(true),
+                Stage::Empty => Some(false),
+                Stage::Cut => None,
+            };
+            return self.enqueue(Job::Probe(probe), ctx.now);
+        }
         let outcome = match probing.stage {
             Stage::Whole => {
                 let round_trip = ctx.now.saturating_since(asked_at);
                 self.probe_wait = (2 * round_trip).clamp(WAIT.0, WAIT.1);
                 Outcome::Answered
             }
-            Stage::Fragments => Outcome::Lost,
+            Stage::Empty => Outcome::Lost,
             Stage::Cut => Outcome::Cancelled,
         };
         ctx.outputs.push_back(Output::Probed(Probed { number: probing.number, size: probing.size, outcome }));
