@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use adj_out::{DEFAULT_ENTRY, Group};
+use bits::Bits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use options::{MaxPrefixes, Options, PeerId, PeerOptions, Session};
 pub use output::{
@@ -282,17 +283,20 @@ impl Rib {
         vacant.dedup();
         let table = &mut self.tables[index];
         vacant.retain(|&entry| entry != DEFAULT_ENTRY && table.is_vacant(entry));
+        let mut held = Bits::default();
+        for side in self.peers.iter().flatten().map(|peer| peer.side(family)) {
+            held.extend(&side.told);
+            held.extend(&side.dirty);
+        }
         vacant.retain(|&entry| {
-            let is_told =
-                |peer: &Peer| peer.side(family).told.contains(entry) || peer.side(family).dirty.contains(entry);
-            let is_known = self.groups.iter().flatten().any(|group| group.side(family).knows(entry))
-                || self.peers.iter().flatten().any(is_told);
+            let is_known =
+                held.contains(entry) || self.groups.iter().flatten().any(|group| group.side(family).knows(entry));
             if !is_known {
                 table.keys.remove(entry);
             }
             is_known
         });
-        self.collect_at[index] = FEW_VACANT.max(2 * vacant.len()).max(table.keys.count() / 8);
+        self.collect_at[index] = vacant.len() + FEW_VACANT.max(table.keys.count() / 8);
         self.vacant[index] = vacant;
     }
 

@@ -124,3 +124,59 @@ fn views_are_in_order() {
     assert_eq!(rib.advertised(B).map(|(prefix, ..)| prefix).collect::<Vec<_>>(), sorted);
     assert_eq!((rib.received(B).count(), rib.advertised(A).count()), (0, 0));
 }
+
+/// `count` prefixes of 10.0.0.0/8 for 10 and so on.
+fn many(first: u8, count: u32) -> impl Iterator<Item = IpNet> {
+    (0..count).map(move |number| net(&format!("{first}.{}.{}.0/24", number / 250, number % 250)))
+}
+
+/// A neighbour that is slow to take what it is told knows prefixes that nobody else knows any more.
+#[test]
+fn a_prefix_is_not_forgotten_before_the_last_neighbour_was_told() {
+    let mut rib = rib(&[A, B]);
+    let announce = |rib: &mut Rib, first, count| {
+        let verdict = rib.update(A, address(A), &Arc::new(attributes(&[1000])), many(first, count));
+        assert_eq!((verdict, rib.changes().len()), (UpdateVerdict::Kept, count as usize));
+    };
+    let withdraw = |rib: &mut Rib, first, count| {
+        rib.withdraw(A, many(first, count));
+        assert_eq!(rib.changes().len(), count as usize);
+    };
+    announce(&mut rib, 10, 1_500);
+    assert_eq!(rib.told(B).len(), 15);
+    withdraw(&mut rib, 10, 1_500);
+    let mut known: std::collections::BTreeSet<_> = many(10, 1_500).collect();
+    let Some(Advertisement::Withdraw { prefixes, .. }) = rib.next_advertisement(B, 1) else {
+        panic!("nothing is told")
+    };
+    prefixes.iter().for_each(|prefix| assert!(known.remove(prefix)));
+    announce(&mut rib, 20, 1_100);
+    withdraw(&mut rib, 20, 1_100);
+    announce(&mut rib, 30, 1_500);
+    while let Some(part) = rib.next_advertisement(B, 100) {
+        match part {
+            Advertisement::Announce { prefixes, .. } => prefixes.into_iter().for_each(|one| assert!(known.insert(one))),
+            Advertisement::Withdraw { prefixes, .. } => prefixes.iter().for_each(|one| assert!(known.remove(one))),
+        }
+    }
+    assert!(known.into_iter().eq(many(30, 1_500)));
+}
+
+#[test]
+fn the_default_route_keeps_its_place() {
+    let mut rib = rib(&[A, B]);
+    rib.take(A, "0.0.0.0/0", attributes(&[1000]));
+    assert_eq!(rib.told(B).len(), 1);
+    rib.lose(A, "0.0.0.0/0");
+    // Many come and go, and take the places of those that are forgotten.
+    for first in 10..20 {
+        let verdict = rib.update(A, address(A), &Arc::new(attributes(&[1000])), many(first, 1_500 + u32::from(first)));
+        assert_eq!((verdict, rib.told(A).len()), (UpdateVerdict::Kept, 0));
+        rib.told(B);
+        rib.withdraw(A, many(first, 2_000));
+        assert_eq!((rib.told(A).len(), rib.told(B).len()), (0, 16));
+    }
+    assert!(rib.tables[0].bound() < 5_000, "{}", rib.tables[0].bound());
+    rib.upsert_peer(B, PeerOptions { default_originate: true, ..peer_options(B) });
+    assert_eq!(rib.told(B), ["+ 0.0.0.0/0 [65000] via self", "+ ::/0 [65000] via self"]);
+}

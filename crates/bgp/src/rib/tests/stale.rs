@@ -140,3 +140,19 @@ fn a_neighbour_under_another_identifier_is_weighed_anew() {
     rib.peer_up(A, Session { router_id: [9, 9, 9, 9].into(), ..session(A) });
     assert_eq!(rib.changes(), [(NET.to_owned(), vec![B])]);
 }
+
+#[test]
+fn fresh_and_long_lived_routes_with_the_same_attributes_go_through_policy_apart() {
+    for fresh in [NET, OTHER] {
+        let mut rib = settled();
+        rib.peer_down(A, Families::ALL);
+        rib.retain_long_lived(A, Family::Ipv4);
+        rib.peer_up(A, session(A));
+        rib.take(A, fresh, attributes(&[1000]));
+        rib.upsert_peer(A, PeerOptions { allow_own_as: 1, ..peer_options(A) });
+        for prefix in [NET, OTHER] {
+            let accepted = rib.lookup(net(prefix)).remove(0).accepted.unwrap();
+            assert_eq!(accepted.communities.is_empty(), prefix == fresh, "{prefix}");
+        }
+    }
+}
