@@ -266,6 +266,9 @@ impl Gateway {
 
     /// Takes everything down, tells the peers, and forgets all connections.
     pub fn shut_down(&mut self, now: Instant) {
+        // First, while there are tunnels that carry it: BGP and BFD say that they end on purpose.
+        self.router.apply(&Config::default(), now);
+        self.pump_router(now);
         for id in self.by_name.values().copied().collect::<Vec<_>>() {
             self.retire(id, "the gateway stops", now);
         }

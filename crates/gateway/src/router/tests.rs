@@ -248,3 +248,61 @@ fn a_silent_bfd_neighbor_costs_the_tunnel_its_traffic_within_the_detection_time(
     assert_eq!(played.devices(), ["tunnel2"], "a neighbour that never spoke BFD is no fault");
     assert_eq!(played.router.bfd_statuses(played.now)[0].state, "down");
 }
+
+/// Two tunnels with a BGP neighbour on each.
+fn with_bgp(config: &mut Config) {
+    let mut bgp = model::Bgp::of(65_000);
+    bgp.networks = vec!["192.168.2.0/24".parse().unwrap()];
+    bgp.neighbors = [1, 2]
+        .map(|n: u8| model::Neighbor {
+            tunnel: Some(format!("aws-{n}")),
+            ..model::Neighbor::at([169, 254, n, 1].into(), 64_512)
+        })
+        .to_vec();
+    config.bgp = Some(bgp);
+}
+
+/// The neighbours that BGP dials.
+fn dialled(router: &mut Router) -> Vec<(String, Option<String>)> {
+    let mut all = Vec::new();
+    while let Some(output) = router.poll_output() {
+        if let Output::BgpConnect(connect) = output {
+            all.push((connect.remote.to_string(), connect.device.map(|name| name.to_string())));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_neighbor_is_dialled_through_its_tunnel_as_soon_as_that_is_up() {
+    let mut router = Router::new(Random::for_test(1));
+    let mut now = Instant::ZERO;
+    router.apply(&config(with_bgp), now);
+    now += 60 * SECOND;
+    router.handle_timeout(now);
+    assert_eq!(dialled(&mut router), [], "there is no way to a neighbour without its tunnel");
+    router.note_sa(&Played::label(2), Signal::SaUp, now);
+    router.handle_timeout(now + SECOND);
+    assert_eq!(dialled(&mut router), [("169.254.2.1:179".to_owned(), Some("tunnel2".to_owned()))]);
+}
+
+#[test]
+fn the_preferred_tunnel_of_a_standby_pair_is_preferred_both_ways() {
+    use ::bgp::policy::{Action, Policy, Rule, Verdict};
+    let config = config(with_bgp);
+    let bgp = config.bgp.as_ref().unwrap();
+    let actions = |policy: Policy| match policy {
+        Policy::Rules(rules) => match rules.as_slice() {
+            [Rule { when, then: Verdict::Accept(actions) }] if when.is_empty() => actions.clone(),
+            rules => panic!("{rules:?}"),
+        },
+        Policy::Default => panic!("a tunnel's neighbour has a policy"),
+    };
+    let of = |n: usize| &bgp.neighbors[n];
+    assert_eq!(actions(policy::import(&config, bgp, of(0))), [Action::SetLocalPref(100)]);
+    assert_eq!(actions(policy::import(&config, bgp, of(1))), [Action::SetLocalPref(90)]);
+    assert_eq!(actions(policy::export(&config, bgp, of(0))), []);
+    assert_eq!(actions(policy::export(&config, bgp, of(1))), [Action::SetMed(Some(100)), Action::Prepend(1)]);
+    let stranger = model::Neighbor { tunnel: None, ..of(0).clone() };
+    assert_eq!(policy::import(&config, bgp, &stranger), Policy::Default, "RFC 8212");
+}
