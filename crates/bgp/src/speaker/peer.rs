@@ -27,6 +27,9 @@ const GOOD_WHILE: Duration = Duration::from_secs(60);
 /// The same failure is told again after so long.
 const TOLD_FOR: Duration = Duration::from_secs(600);
 
+/// Different failures are told in that time at most.
+const MOST_TOLD: usize = 8;
+
 /// The attempts to get a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialer {
@@ -98,7 +101,8 @@ pub(super) struct Peer {
     pub(super) sent: MessageCounts,
     pub(super) faults: FaultCounts,
     pub(super) last_error: Option<LastError>,
-    told: Option<(EventKind, String, Instant)>,
+    /// Failures that were told of lately.
+    told: Vec<(EventKind, String, Instant)>,
     /// Prefixes that could not be announced in this session.
     pub(super) unsaid: u64,
     /// The deadline under which the speaker keeps it.
@@ -132,7 +136,7 @@ impl Peer {
             sent: MessageCounts::default(),
             faults: FaultCounts::default(),
             last_error: None,
-            told: None,
+            told: Vec::new(),
             unsaid: 0,
             indexed: None,
         }
@@ -565,7 +569,7 @@ impl Peer {
         // RFC 4724 §2: whoever speaks of restarts waits for it. To others it is an UPDATE about nothing.
         self.owes_end =
             if agreement.capabilities.graceful_restart.is_some() { agreement.families } else { Families::NONE };
-        self.told = None;
+        self.told.clear();
         self.unsaid = 0;
         self.restart_established(&agreement, turn);
         let sentence = format!(
@@ -705,13 +709,16 @@ impl Peer {
             }
         }
         let is_wanted = |c: &Connection| c.direction == Direction::Outgoing || !matches!(c.phase, Phase::OpenSent(_));
-        if self.dialer == Dialer::Content && !self.connections.iter().any(is_wanted) {
+        if (is_answer || self.dialer == Dialer::Content) && !self.connections.iter().any(is_wanted) {
             self.rest(is_answer, turn);
         }
     }
 
     /// Until the next attempt. After an error of the neighbour's it must not connect either.
     fn rest(&mut self, is_answer: bool, turn: &mut Turn<'_>) {
+        if let Dialer::Connect { connection, .. } = self.dialer {
+            turn.close(connection);
+        }
         if self.held_by().is_some() {
             self.dialer = Dialer::Stopped;
             return;
@@ -750,14 +757,13 @@ impl Peer {
     /// Tells of a failure, and not again for a while when it comes again and again.
     pub(super) fn tell_failure(&mut self, kind: EventKind, sentence: String, turn: &mut Turn<'_>) {
         self.last_error = Some(LastError { at: turn.now, sentence: sentence.clone() });
-        let is_old = |(before, said, at): &(EventKind, String, Instant)| {
-            *before == kind && *said == sentence && turn.now.saturating_since(*at) < TOLD_FOR
-        };
-        if self.told.as_ref().is_some_and(is_old) {
+        self.told.retain(|(.., at)| turn.now.saturating_since(*at) < TOLD_FOR);
+        let was_told = self.told.iter().any(|(before, said, _)| *before == kind && *said == sentence);
+        if was_told || self.told.len() >= MOST_TOLD {
             return;
         }
         self.tell(kind, &sentence, turn);
-        self.told = Some((kind, sentence, turn.now));
+        self.told.push((kind, sentence, turn.now));
     }
 
     /// Its name and address.
