@@ -110,6 +110,20 @@ impl Rib {
         &self.options
     }
 
+    /// Changes what holds for all neighbours: everything is decided anew. Sessions under another AS or BGP Identifier
+    /// are for their owner to end.
+    pub fn set_options(&mut self, options: Options) {
+        if self.options == options {
+            return;
+        }
+        self.options = options;
+        for slot in self.by_id.values().copied().collect::<Vec<_>>() {
+            self.import_paths(slot);
+            self.weigh_paths(slot);
+            self.change_group(slot);
+        }
+    }
+
     /// Adds a neighbour that is down, or changes what holds for one: what it announced goes through its import policy
     /// again, and what changes in what it is told is advertised. Another AS on either side ends what session there
     /// was, as [`Rib::peer_down`] does. At most 65,000 neighbours; more are not added, which the answer says.
@@ -123,11 +137,17 @@ impl Rib {
         if is_other_as {
             self.peer_down(id, Families::NONE);
         }
-        if let Some(peer) = self.peers[usize::from(slot)].as_mut() {
-            peer.options = options;
+        let Some(peer) = self.peers[usize::from(slot)].as_mut() else { return false };
+        let before = std::mem::replace(&mut peer.options, options);
+        let import = |of: &PeerOptions| (Arc::clone(&of.import), of.allow_own_as, of.graceful_shutdown);
+        let is_other_import = import(&before) != import(&peer.options);
+        let is_other_address = before.address != peer.options.address;
+        if is_other_import {
+            self.import_paths(slot);
         }
-        self.import_paths(slot);
-        self.weigh_paths(slot);
+        if is_other_address {
+            self.weigh_paths(slot);
+        }
         self.change_group(slot);
         true
     }

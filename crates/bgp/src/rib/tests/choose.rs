@@ -205,6 +205,23 @@ fn tunnels_of_one_site_share_the_load_until_one_fails() {
 }
 
 #[test]
+fn other_options_decide_anew() {
+    let mut rib = rib(&[A, B, INTERNAL]);
+    rib.take(A, NET, attributes(&[1000, 7]));
+    rib.take(B, NET, attributes(&[1100, 7]));
+    assert_eq!((rib.changes(), rib.told(INTERNAL).len()), (vec![(NET.to_owned(), vec![A])], 1));
+    rib.set_options(Options { max_paths: 2, multipath_relax: true, ..options() });
+    assert_eq!((rib.changes(), rib.told(INTERNAL)), (vec![(NET.to_owned(), vec![A, B])], vec![]));
+    rib.set_options(Options { local_pref: 50, ..options() });
+    assert_eq!(rib.changes(), [(NET.to_owned(), vec![A])]);
+    assert_eq!(rib.told(INTERNAL), ["+ 10.1.0.0/16 [1000, 7] via 169.254.0.10 lp 50"]);
+    // The address is the last tie break.
+    rib.peer_up(B, Session { router_id: session(A).router_id, ..session(B) });
+    rib.upsert_peer(B, PeerOptions { address: [169, 254, 0, 1].into(), ..peer_options(B) });
+    assert_eq!(rib.changes(), [(NET.to_owned(), vec![B])]);
+}
+
+#[test]
 fn our_own_as_in_the_path_is_a_loop_unless_allowed() {
     let mut rib = rib(&[A]);
     for (allowed, path, standing) in [
