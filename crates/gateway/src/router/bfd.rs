@@ -41,6 +41,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Links {
     links: BTreeMap<Pair, Link>,
+    by_id: BTreeMap<SessionId, Pair>,
     sessions: Sessions,
     last_id: u32,
     outputs: VecDeque<Output>,
@@ -49,7 +50,7 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn new(random: Random) -> Self {
         let sessions = Sessions::new(bfd::Options::default(), random);
-        Self { links: BTreeMap::new(), sessions, last_id: 0, outputs: VecDeque::new() }
+        Self { links: BTreeMap::new(), by_id: BTreeMap::new(), sessions, last_id: 0, outputs: VecDeque::new() }
     }
 
     /// Makes the sessions those of the configuration; what did not change goes on.
@@ -58,6 +59,7 @@ impl Links {
         let gone: Vec<Pair> = self.links.keys().filter(|pair| !wanted.contains_key(*pair)).cloned().collect();
         for link in gone.into_iter().filter_map(|pair| self.links.remove(&pair)) {
             self.sessions.remove(link.id, now);
+            self.by_id.remove(&link.id);
         }
         for (pair, (timers, tunnel, device)) in wanted {
             let id = self.links.get(&pair).map_or_else(
@@ -75,6 +77,7 @@ impl Links {
             };
             // A session that cannot be was refused when the configuration was read.
             if self.sessions.upsert(id, config, now).is_ok() {
+                self.by_id.insert(id, pair.clone());
                 self.links.insert(pair, Link { id, timers, tunnel, device });
             }
         }
@@ -121,18 +124,20 @@ impl Links {
         self.outputs.pop_front()
     }
 
+    fn link(&self, id: SessionId) -> Option<(&Pair, &Link)> {
+        self.links.get_key_value(self.by_id.get(&id)?)
+    }
+
     fn drain(&mut self) {
         while let Some(output) = self.sessions.poll_output() {
             let output = match output {
                 bfd::Output::Transmit(transmit) => {
-                    let link = self.links.values().find(|link| link.id == transmit.session);
-                    let device = link.and_then(|link| link.device.clone());
+                    let device = self.link(transmit.session).and_then(|(_, link)| link.device.clone());
                     Output::Send(GatewayOutput::Bfd(BfdPacket { device, transmit }))
                 }
                 bfd::Output::Release { session, local } => Output::Send(GatewayOutput::BfdRelease { session, local }),
                 bfd::Output::Event(event) => {
-                    let found = self.links.iter().find(|(_, link)| link.id == event.session);
-                    let Some((pair, link)) = found else { continue };
+                    let Some((pair, link)) = self.link(event.session) else { continue };
                     let what = match event.kind {
                         EventKind::Up => health::Bfd::Up,
                         EventKind::Down { cause, .. } if cause.is_failure() => {

@@ -45,6 +45,7 @@ pub(crate) struct Bgp {
     model: model::Bgp,
     router_id: Ipv4Addr,
     neighbors: BTreeMap<IpAddr, Neighbor>,
+    by_id: BTreeMap<NeighborId, IpAddr>,
     last_id: u32,
     /// What is announced, by where it comes from.
     announced: BTreeSet<(LocalRank, IpNet)>,
@@ -113,6 +114,7 @@ impl Bgp {
             model: bgp.clone(),
             router_id,
             neighbors: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             last_id: 0,
             announced: BTreeSet::new(),
             peers: BTreeSet::new(),
@@ -146,6 +148,7 @@ impl Bgp {
         let gone: Vec<IpAddr> = self.neighbors.keys().filter(|ip| !wanted.contains(ip)).copied().collect();
         for neighbor in gone.into_iter().filter_map(|ip| self.neighbors.remove(&ip)) {
             self.speaker.remove_neighbor(neighbor.id, now);
+            self.by_id.remove(&neighbor.id);
         }
         for model in &bgp.neighbors {
             let tunnel = model.tunnel.as_ref().and_then(|name| config.tunnel(name));
@@ -158,6 +161,7 @@ impl Bgp {
                 }
             };
             let device = tunnel.as_ref().map(|tunnel| tunnel.device.into());
+            self.by_id.insert(id, model.address);
             let is_new = !self.neighbors.contains_key(&model.address);
             self.neighbors.insert(model.address, Neighbor { id, model: model.clone(), tunnel: tunnel_id, device });
             if let Err(why) = self.speaker.upsert_neighbor(id, neighbor_of(config, bgp, model), now) {
@@ -170,6 +174,10 @@ impl Bgp {
             }
         }
         self.drain();
+    }
+
+    fn neighbor(&self, id: NeighborId) -> Option<&Neighbor> {
+        self.neighbors.get(self.by_id.get(&id)?)
     }
 
     /// Announces our networks, and nothing else of our own. `statics` are the prefixes of static routes, `connected`
@@ -276,7 +284,7 @@ impl Bgp {
 
     /// Whether another neighbour is established, so that traffic could move there.
     pub(crate) fn has_other(&self, tunnel: TunnelId, now: Instant) -> bool {
-        let over = |id: NeighborId| self.neighbors.values().find(|n| n.id == id).and_then(|n| n.tunnel);
+        let over = |id: NeighborId| self.neighbor(id).and_then(|neighbor| neighbor.tunnel);
         self.speaker
             .neighbors(now)
             .any(|status| status.state == State::Established && !status.is_draining && over(status.id) != Some(tunnel))
@@ -349,8 +357,7 @@ impl Bgp {
         while let Some(output) = self.speaker.poll_output() {
             match output {
                 bgp::Output::Connect { connection, neighbor, local, remote, password, ttl } => {
-                    let found = self.neighbors.values().find(|n| n.id == neighbor);
-                    let device = found.and_then(|neighbor| neighbor.device.clone());
+                    let device = self.neighbor(neighbor).and_then(|neighbor| neighbor.device.clone());
                     let (ttl, min_ttl) = (ttl.sent(), ttl.least());
                     let connect = BgpConnect { connection, local, remote, device, password, ttl, min_ttl };
                     self.outputs.push_back(Output::BgpConnect(connect));
@@ -398,8 +405,7 @@ impl Bgp {
     /// The kernel's route for what BGP uses; `None` when there is none, or it is our own.
     fn route(&self, prefix: IpNet, next_hops: &[NextHop]) -> Option<Route> {
         let hop = |hop: &NextHop| {
-            let neighbor = self.neighbors.values().find(|neighbor| neighbor.id == hop.peer)?;
-            Some(match &neighbor.device {
+            Some(match &self.neighbor(hop.peer)?.device {
                 // A tunnel has one other end, whatever address it calls itself by.
                 Some(device) => Hop { device: Some(device.clone()), gateway: None },
                 None => Hop { device: None, gateway: Some(hop.address) },
@@ -486,7 +492,7 @@ impl Bgp {
             let attributes = path.accepted.as_ref().unwrap_or(&path.received);
             let neighbor = match path.source {
                 Source::Local(_) => None,
-                Source::Peer(id) => self.neighbors.values().find(|n| n.id == id).map(|n| n.model.address.to_string()),
+                Source::Peer(id) => self.by_id.get(&id).map(ToString::to_string),
             };
             let any = if prefix.addr().is_ipv4() { "0.0.0.0" } else { "::" };
             let standing = path.standing;

@@ -41,6 +41,7 @@ use self::vpn::Vpn;
 pub(crate) struct Router {
     tunnels: BTreeMap<TunnelId, Tunnel>,
     by_label: BTreeMap<ChildLabel, TunnelId>,
+    by_device: BTreeMap<Arc<str>, TunnelId>,
     last_tunnel: u32,
     vpns: Vec<Vpn>,
     health: Health,
@@ -52,6 +53,8 @@ pub(crate) struct Router {
     /// The networks of this host's own interfaces.
     connected: Vec<IpNet>,
     outputs: VecDeque<Output>,
+    /// Whether a tunnel is perhaps fit now that was not, or the other way round.
+    is_choice_stale: bool,
     /// Whether the static routes are others than when they were last asked for.
     are_routes_stale: bool,
 }
@@ -86,6 +89,7 @@ impl Router {
         Self {
             tunnels: BTreeMap::new(),
             by_label: BTreeMap::new(),
+            by_device: BTreeMap::new(),
             last_tunnel: 0,
             vpns: Vec::new(),
             health: Health::new(random.split()),
@@ -95,6 +99,7 @@ impl Router {
             connected: Vec::new(),
             random,
             outputs: VecDeque::new(),
+            is_choice_stale: false,
             are_routes_stale: false,
         }
     }
@@ -138,11 +143,12 @@ impl Router {
                 self.tell(Some(&label.connection), Severity::Warning, "health", format!("{label}: {why}"));
             }
         }
+        self.by_device = self.tunnels.iter().map(|(id, tunnel)| (tunnel.device.clone(), *id)).collect();
         self.links.apply(config, &self.by_label, now);
         self.vpns = config.vpns.iter().map(|vpn| self.vpn(config, vpn, now)).collect();
         self.fixed_routes = fixed_routes(config);
         self.apply_bgp(config, now);
-        self.are_routes_stale = true;
+        (self.is_choice_stale, self.are_routes_stale) = (true, true);
         self.turn(now);
         self.announce(now);
     }
@@ -168,11 +174,15 @@ impl Router {
 
     /// Announces what is to be announced now.
     fn announce(&mut self, now: Instant) {
+        self.announce_statics(now);
+        self.turn(now);
+    }
+
+    fn announce_statics(&mut self, now: Instant) {
         let Some(bgp) = &mut self.bgp else { return };
         let mut statics = self.fixed_routes.clone();
         statics.extend(self.vpns.iter().filter(|vpn| vpn.is_up()).flat_map(|vpn| vpn.model.routes.iter().copied()));
         bgp.announce(&statics, &self.connected, now);
-        self.turn(now);
     }
 
     /// The networks of this host's own interfaces, without those of tunnels, are these from now on.
@@ -232,6 +242,7 @@ impl Router {
         let is_up = signal == Signal::SaUp;
         let Some(tunnel) = self.tunnels.get_mut(&id).filter(|tunnel| tunnel.is_up != is_up) else { return };
         tunnel.is_up = is_up;
+        self.is_choice_stale = true;
         self.health.handle_signal(id, signal, now);
         self.turn(now);
     }
@@ -242,6 +253,7 @@ impl Router {
         if let Some(tunnel) = self.tunnels.get_mut(&id) {
             tunnel.is_drained = is_drained;
         }
+        self.is_choice_stale = true;
         if let Some(bgp) = &mut self.bgp {
             bgp.set_draining(id, is_drained, now);
         }
@@ -296,8 +308,7 @@ impl Router {
 
     /// An answer to a probe came out of a tunnel's device. One that does not count is counted.
     pub(crate) fn handle_probe_reply(&mut self, device: &str, source: IpAddr, payload: &[u8], now: Instant) {
-        let id = self.tunnels.iter().find(|(_, tunnel)| *tunnel.device == *device).map(|(id, _)| *id);
-        if let Some(id) = id {
+        if let Some(id) = self.by_device.get(device).copied() {
             let _ = self.health.handle_reply(id, source, payload, now);
             self.turn(now);
         }
@@ -325,27 +336,26 @@ impl Router {
                 self.take_health(output);
             } else if let Some(output) = self.bgp.as_mut().and_then(Bgp::poll_output) {
                 self.outputs.push_back(output);
-            } else if !self.note_reachable(now) {
+            } else if std::mem::take(&mut self.is_choice_stale) {
+                self.note_reachable(now);
+                self.choose(now);
+            } else {
                 break;
             }
         }
-        self.choose(now);
     }
 
-    /// Tells BGP which tunnels it may rely on; whether something changed.
-    fn note_reachable(&mut self, now: Instant) -> bool {
-        let Some(bgp) = &mut self.bgp else { return false };
-        let mut is_new = false;
+    /// Tells BGP which tunnels it may rely on.
+    fn note_reachable(&mut self, now: Instant) {
+        let Some(bgp) = &mut self.bgp else { return };
         for (id, tunnel) in &mut self.tunnels {
             let grade = self.health.status(*id, now).map_or(health::Grade::Unhealthy, |status| status.grade);
             let is_reachable = tunnel.is_up && grade > health::Grade::Unhealthy;
             if tunnel.is_reachable != is_reachable {
                 tunnel.is_reachable = is_reachable;
                 bgp.set_reachable(*id, is_reachable, now);
-                is_new = true;
             }
         }
-        is_new
     }
 
     fn take_link(&mut self, output: bfd::Output, now: Instant) {
@@ -378,6 +388,7 @@ impl Router {
                 }
             }
             health::Output::Verdict(verdict) => {
+                self.is_choice_stale = true;
                 let Some(tunnel) = self.tunnels.get(&verdict.tunnel) else { return };
                 let (label, device) = (tunnel.label.clone(), &tunnel.device);
                 let (severity, how) = match verdict.grade {
@@ -400,8 +411,8 @@ impl Router {
                 told.push(text);
             }
         }
-        if !told.is_empty() && self.bgp.is_some() {
-            self.announce(now);
+        if !told.is_empty() {
+            self.announce_statics(now);
         }
         for (severity, text) in told {
             self.tell(None, severity, "vpn", text);
