@@ -350,7 +350,7 @@ impl Gateway {
         self.pump(now);
         let Some(record) = self.records.remove(&id) else { return false };
         self.by_sa.retain(|_, (peer, _)| *peer != id);
-        self.paths.forget(id);
+        self.paths.forget(id, now);
         self.departed.insert(id, record.name);
         !record.sas.is_empty() || record.is_connecting
     }
@@ -570,7 +570,7 @@ impl Gateway {
                 }
             }
             SaChange::Remove(id) => {
-                self.paths.remove(*id);
+                self.paths.remove(*id, now);
                 if let Some((peer, child)) = self.by_sa.remove(id)
                     && let Some(record) = self.records.get_mut(&peer)
                 {

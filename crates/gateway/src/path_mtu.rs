@@ -132,6 +132,8 @@ pub struct PathMtu {
     sas: Vec<(ChildSuite, Path)>,
     is_in_use: bool,
     is_cancelled: bool,
+    /// The size of the last packet that the peer received.
+    arrived: u16,
     /// When it was last settled.
     confirmed_at: Instant,
     /// Until when routers are not listened to, and for how long next time.
@@ -177,6 +179,7 @@ impl PathMtu {
             sas: Vec::new(),
             is_in_use: false,
             is_cancelled: false,
+            arrived: 0,
             confirmed_at: now,
             deaf: (Instant::ZERO, DEAF),
             outputs: VecDeque::new(),
@@ -207,8 +210,13 @@ impl PathMtu {
     }
 
     /// The SAs that take this path now: their suites say which sizes ESP packets can have.
-    pub fn set_sas(&mut self, sas: Vec<(ChildSuite, Path)>) {
+    pub fn set_sas(&mut self, sas: Vec<(ChildSuite, Path)>, now: Instant) {
         self.sas = sas;
+        let is_probed = matches!(self.source, Source::Probed { .. }) && self.mtu <= LARGEST;
+        if self.phase == Phase::Settled && is_probed && self.least_for(self.mtu) > self.arrived {
+            // The new SA makes larger packets than any that is known to arrive.
+            self.confirm(None, now);
+        }
     }
 
     /// Interface or route say something else now.
@@ -261,7 +269,6 @@ impl PathMtu {
         self.is_cancelled = outcome == Outcome::Cancelled && size > 0;
         match outcome {
             Outcome::Cancelled => self.set_timer(Some(now + AGAIN), "a probe is sent again"),
-            Outcome::Answered if size >= self.least_for(asked) => self.on_answered(asked, asked, now),
             Outcome::Answered => self.on_answered(asked, size, now),
             Outcome::Lost => self.on_lost(asked, now),
         }
@@ -286,6 +293,7 @@ impl PathMtu {
 
     /// A packet of `passed` bytes arrived when one of `asked` was to be tried.
     fn on_answered(&mut self, asked: u16, passed: u16, now: Instant) {
+        self.arrived = passed;
         match self.phase {
             Phase::Confirm { hint, .. } => {
                 if hint.is_some() {
@@ -293,7 +301,8 @@ impl PathMtu {
                 }
                 // More than the largest probe is not asked for, and not known to be wrong.
                 if asked == self.mtu {
-                    self.use_mtu(passed, Source::Probed { at: now });
+                    let does = passed >= self.least_for(asked);
+                    self.use_mtu(if does { asked } else { passed }, Source::Probed { at: now });
                 }
                 self.settle(now);
             }

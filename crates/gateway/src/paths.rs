@@ -96,7 +96,7 @@ impl Paths {
 
     /// An SA takes this path from now on, the first or another one.
     pub(crate) fn install(&mut self, peer: PeerId, sa: SaId, (suite, path): (ChildSuite, Path), now: Instant) {
-        self.remove(sa);
+        self.remove(sa, now);
         let remote = path.remote.ip();
         let key = (peer, remote);
         let (upper, from) = self.upper(peer);
@@ -113,7 +113,7 @@ impl Paths {
         let sas = known.sas.values().copied().collect();
         self.by_sa.insert(sa, key);
         self.with(key, |path| {
-            path.set_sas(sas);
+            path.set_sas(sas, now);
             if is_shy {
                 path.leave_alone("its IKE SA ended over probes", now);
             }
@@ -121,7 +121,7 @@ impl Paths {
     }
 
     /// An SA is gone. With the last one goes what is known of its path.
-    pub(crate) fn remove(&mut self, sa: SaId) {
+    pub(crate) fn remove(&mut self, sa: SaId, now: Instant) {
         let Some(key) = self.by_sa.remove(&sa) else { return };
         let Some(known) = self.known.get_mut(&key) else { return };
         known.sas.remove(&sa);
@@ -137,14 +137,14 @@ impl Paths {
             return;
         }
         let sas = known.sas.values().copied().collect();
-        self.with(key, |path| path.set_sas(sas));
+        self.with(key, |path| path.set_sas(sas, now));
     }
 
     /// Forgets a peer.
-    pub(crate) fn forget(&mut self, peer: PeerId) {
+    pub(crate) fn forget(&mut self, peer: PeerId, now: Instant) {
         self.uppers.remove(&peer);
         let sas: Vec<SaId> = self.by_sa.iter().filter(|(_, (owner, _))| *owner == peer).map(|(sa, _)| *sa).collect();
-        sas.into_iter().for_each(|sa| self.remove(sa));
+        sas.into_iter().for_each(|sa| self.remove(sa, now));
         self.silent.remove(&peer);
     }
 
