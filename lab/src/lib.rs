@@ -2,8 +2,8 @@
 //!
 //! [`scenario::run`] builds the ground of a scenario ([`topology`] over [`netns`], [`nat`]), puts
 //! a gateway at each end ([`peer`]), plays the steps and checks what must hold; [`capture`] and
-//! [`wire`] look at everything that passes between the gateways. [`matrix`](mod@matrix) lists all
-//! combinations; [`bench`](mod@bench) measures. The lab may sleep and read the clock: it waits for real programs.
+//! [`wire`] look at everything that passes between the gateways. [`routing`] does the same for several gateways and
+//! several tunnels, and says what a failover costs. [`matrix`](mod@matrix) lists all combinations; [`bench`](mod@bench) measures. The lab may sleep and read the clock: it waits for real programs.
 //!
 //! Left out: delay and reordering of packets, which need a kernel with netem.
 
@@ -19,6 +19,7 @@ pub mod peer;
 mod ping;
 pub mod report;
 pub mod rootless;
+pub mod routing;
 pub mod scenario;
 mod session;
 pub mod shell;
@@ -27,7 +28,7 @@ pub mod topology;
 pub mod wire;
 
 pub use error::{Error, Result};
-pub use matrix::{Case, Outcome, matrix, run_all};
+pub use matrix::{Case, Entry, Found, Outcome, entries, matrix, run_all};
 pub use peer::PeerKind;
 pub use report::Report;
 pub use scenario::{Fault, Initiator, Options, Scenario, Trouble, run};

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::peer::PeerKind;
 use crate::report::Report;
+use crate::routing;
 use crate::scenario::{Fault, Initiator, Options, Scenario, Trouble, missing, run};
 use crate::shell::{Out, Shell};
 use crate::spec::{Encapsulation, Suite, Version};
@@ -156,12 +157,91 @@ pub fn matrix() -> Vec<Case> {
     cases.into_iter().map(Case::with_skip).collect()
 }
 
+/// Something that the runner runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Entry {
+    /// A combination of a scenario with one connection.
+    Connection(Box<Case>),
+    /// A routed scenario.
+    Routed(routing::Options),
+}
+
+/// The whole matrix: [`matrix`], then the routed scenarios.
+pub fn entries() -> Vec<Entry> {
+    let connections = matrix().into_iter().map(|case| Entry::Connection(Box::new(case)));
+    connections.chain(routing::cases().into_iter().map(Entry::Routed)).collect()
+}
+
+impl Entry {
+    /// The gateways that it starts as peers of one connection.
+    pub fn peers(&self) -> Vec<PeerKind> {
+        match self {
+            Self::Connection(case) => vec![case.customer, case.cloud],
+            Self::Routed(_) => Vec::new(),
+        }
+    }
+
+    /// Why it cannot be run, whatever is installed.
+    pub fn skip(&self) -> Option<String> {
+        match self {
+            Self::Connection(case) => case.skip.clone(),
+            Self::Routed(options) => options.refuses().map(str::to_owned),
+        }
+    }
+
+    /// What has to be installed to run it.
+    fn missing(&self) -> Option<Error> {
+        match self {
+            Self::Connection(case) => missing(&case.options()),
+            Self::Routed(options) => options.missing(),
+        }
+    }
+
+    fn run(&self, out: Out) -> Result<Found> {
+        match self {
+            Self::Connection(case) => {
+                run(case.scenario, &case.options(), out).map(|report| Found::Connection(Box::new(report)))
+            }
+            Self::Routed(options) => routing::run(options, out).map(Found::Routed),
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(case) => case.fmt(f),
+            Self::Routed(options) => options.fmt(f),
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    /// In a scenario with one connection.
+    Connection(Box<Report>),
+    /// In a routed scenario.
+    Routed(routing::Report),
+}
+
+impl Found {
+    const fn passed(&self) -> bool {
+        match self {
+            Self::Connection(report) => report.passed,
+            Self::Routed(report) => report.passed,
+        }
+    }
+}
+
 /// What became of a combination.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// The combination.
     #[serde(flatten)]
-    pub case: Case,
+    pub case: Entry,
     /// Whether it was run and every check held.
     pub passed: bool,
     /// Why it was not run; `None` when it was.
@@ -169,7 +249,7 @@ pub struct Outcome {
     /// Why it came to no end.
     pub error: Option<String>,
     /// What it found.
-    pub report: Option<Report>,
+    pub report: Option<Found>,
     /// Whether this is what became of it alone, after it failed beside others.
     pub alone: bool,
 }
@@ -181,7 +261,7 @@ pub struct Outcome {
 /// # Errors
 ///
 /// After Ctrl-C.
-pub fn run_all(cases: Vec<Case>, jobs: usize, again: bool, mut out: Out) -> Result<Vec<Outcome>> {
+pub fn run_all(cases: Vec<Entry>, jobs: usize, again: bool, mut out: Out) -> Result<Vec<Outcome>> {
     prepare(&cases, &mut out)?;
     let (next, cases) = (AtomicUsize::new(0), by_length(cases));
     let (sender, outcomes) = mpsc::channel();
@@ -240,9 +320,9 @@ fn tell(outcome: &Outcome, seconds: f64, said: &[u8], out: &mut Out) {
 }
 
 /// Downloads once what several will need.
-fn prepare(cases: &[Case], out: &mut Out) -> Result<()> {
-    let wanted = cases.iter().filter(|case| case.skip.is_none() && missing(&case.options()).is_none());
-    let guest = wanted.flat_map(|case| [case.customer, case.cloud]).find(|kind| kind.in_guest());
+fn prepare(cases: &[Entry], out: &mut Out) -> Result<()> {
+    let wanted = cases.iter().filter(|case| case.skip().is_none() && case.missing().is_none());
+    let guest = wanted.flat_map(Entry::peers).find(|kind| kind.in_guest());
     let buffer = Buffer::default();
     let prepared = guest.map_or(Ok(()), |kind| kind.prepare(&Shell::new(Box::new(buffer.clone()), false)));
     let _ = out.write_all(&buffer.take());
@@ -250,25 +330,28 @@ fn prepare(cases: &[Case], out: &mut Out) -> Result<()> {
 }
 
 /// The long ones first, so that the last to end is a short one.
-fn by_length(mut cases: Vec<Case>) -> Vec<Case> {
+fn by_length(mut cases: Vec<Entry>) -> Vec<Entry> {
     cases.sort_by_key(|case| {
-        let guests = [case.customer, case.cloud].iter().filter(|kind| kind.in_guest()).count();
-        std::cmp::Reverse((case.skip.is_none(), guests, case.scenario == Scenario::NcpVgw))
+        let guests = case.peers().iter().filter(|kind| kind.in_guest()).count();
+        let is_long = match case {
+            Entry::Connection(case) => case.scenario == Scenario::NcpVgw,
+            Entry::Routed(_) => true,
+        };
+        std::cmp::Reverse((case.skip().is_none(), guests, is_long))
     });
     cases
 }
 
-fn run_one(case: &Case) -> (Outcome, f64, Vec<u8>) {
-    let options = case.options();
-    let skipped = case.skip.clone().or_else(|| missing(&options).map(|why| why.to_string()));
+fn run_one(case: &Entry) -> (Outcome, f64, Vec<u8>) {
+    let skipped = case.skip().or_else(|| case.missing().map(|why| why.to_string()));
     let mut outcome = Outcome { case: case.clone(), passed: false, skipped, error: None, report: None, alone: false };
     if outcome.skipped.is_some() {
         return (outcome, 0.0, Vec::new());
     }
     let (start, buffer) = (clock::now(), Buffer::default());
-    match run(case.scenario, &options, Box::new(buffer.clone())) {
+    match case.run(Box::new(buffer.clone())) {
         Ok(report) => {
-            outcome.passed = report.passed;
+            outcome.passed = report.passed();
             outcome.report = Some(report);
         }
         Err(Error::Interrupted) => outcome.error = Some("interrupted".into()),
@@ -304,7 +387,7 @@ mod tests {
 
     #[test]
     fn no_combination_is_listed_twice() {
-        let names: Vec<String> = matrix().iter().map(ToString::to_string).collect();
+        let names: Vec<String> = entries().iter().map(ToString::to_string).collect();
         let mut once = names.clone();
         once.sort();
         once.dedup();

@@ -223,7 +223,7 @@ fn network(address: [u8; 4], len: u8) -> IpNet {
     Ipv4Net::new_assert(address.into(), len).into()
 }
 
-fn index_of(node: &Node, dev: &str) -> Result<usize> {
+pub(crate) fn index_of(node: &Node, dev: &str) -> Result<usize> {
     let line = node.ip(&["-o", "link", "show", "dev", dev])?;
     let index = line.split(':').next().and_then(|number| number.trim().parse().ok());
     index.ok_or_else(|| Error::Asked(format!("no index in {line:?}")))

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lab::{Encapsulation, Initiator, Options, PeerKind, Scenario, Suite, Version};
+use lab::{Encapsulation, Initiator, Options, PeerKind, Scenario, Suite, Version, routing};
 
 use crate::args::{LabCommand, LabMatrixArgs, LabRunArgs, LabShellArgs};
 use crate::exit::{Code, Failed};
@@ -20,11 +20,17 @@ pub(crate) fn run(command: LabCommand) -> Result<Code, Failed> {
 }
 
 fn list() -> Result<Code, Failed> {
-    let rows: Vec<_> = Scenario::ALL.iter().map(|s| vec![s.name().to_owned(), s.summary().to_owned()]).collect();
+    let connections = Scenario::ALL.iter().map(|s| (s.name(), s.summary()));
+    let routed = routing::Scenario::ALL.iter().map(|s| (s.name(), s.summary()));
+    let rows: Vec<_> =
+        connections.chain(routed).map(|(name, summary)| vec![name.to_owned(), summary.to_owned()]).collect();
     say(&aligned(&rows))
 }
 
 fn run_one(args: LabRunArgs) -> Result<Code, Failed> {
+    if let Ok(scenario) = args.scenario.parse::<routing::Scenario>() {
+        return run_routed(scenario, &args);
+    }
     let scenario: Scenario = parse(&args.scenario)?;
     let mut options = Options {
         version: args.ike.map(|version| if version == 1 { Version::V1 } else { Version::V2 }),
@@ -57,6 +63,28 @@ fn run_one(args: LabRunArgs) -> Result<Code, Failed> {
     Ok(if report.passed { Code::Ok } else { Code::Failed })
 }
 
+fn run_routed(scenario: routing::Scenario, args: &LabRunArgs) -> Result<Code, Failed> {
+    let mut options = routing::Options::new(scenario);
+    if let Some(event) = &args.event {
+        options.event = parse(event)?;
+    }
+    if args.active_active {
+        options.mode = routing::Mode::ActiveActive;
+    }
+    if let Some(cloud) = args.cloud.as_ref().or(args.peer.as_ref()) {
+        options.cloud = parse(cloud)?;
+    }
+    (options.json, options.echo, options.keep) = (args.json, args.echo, args.keep);
+    if let Some(code) = enter(&[], args.json)? {
+        return Ok(code);
+    }
+    let report = routing::run(&options, out(args.json)).map_err(failed)?;
+    if args.json {
+        say_json(&report)?;
+    }
+    Ok(if report.passed { Code::Ok } else { Code::Failed })
+}
+
 fn shell(args: &LabShellArgs) -> Result<Code, Failed> {
     let scenario: Scenario = parse(&args.scenario)?;
     if let Some(code) = enter(&[], false)? {
@@ -68,16 +96,16 @@ fn shell(args: &LabShellArgs) -> Result<Code, Failed> {
 }
 
 fn matrix(args: &LabMatrixArgs) -> Result<Code, Failed> {
-    let mut cases = lab::matrix();
+    let mut cases = lab::entries();
     cases.retain(|case| args.words.iter().all(|word| case.to_string().split(' ').any(|part| part == word)));
     if args.list {
-        let lines = cases.iter().map(|case| match &case.skip {
+        let lines = cases.iter().map(|case| match case.skip() {
             Some(why) => format!("{case}  (left out: {why})\n"),
             None => format!("{case}\n"),
         });
         return say(&lines.collect::<String>());
     }
-    let peers: Vec<PeerKind> = cases.iter().flat_map(|case| [case.customer, case.cloud]).collect();
+    let peers: Vec<PeerKind> = cases.iter().flat_map(lab::Entry::peers).collect();
     if let Some(code) = enter(&peers, args.json)? {
         return Ok(code);
     }

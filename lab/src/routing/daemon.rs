@@ -1,0 +1,168 @@
+//! simplon as a gateway of a routed scenario: any configuration, and every question and order.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::netns::{Lab, Node};
+use crate::peer::{simplon, tail, write_private};
+use crate::shell::Process;
+
+/// A daemon in a namespace.
+pub(super) struct Daemon {
+    name: String,
+    program: String,
+    node: Node,
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Daemon {
+    /// Writes its configuration and starts it; when this returns, the configuration is loaded.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(super) fn start(lab: &Lab, node: &Node, name: &str, toml: &str) -> Result<Self> {
+        let program = simplon::program().ok_or_else(|| Error::Missing {
+            what: "the program simplon".into(),
+            install: simplon::missing().unwrap_or_default(),
+        })?;
+        let dir = lab.subdir(name)?;
+        write_private(&dir.join("simplon.toml"), toml)?;
+        // As simplon asks: what arrives in clear must not pass for what came out of a tunnel.
+        if node.output(&["ip", "link", "show", "dev", "outside"])?.ok {
+            node.sysctl(&["net.ipv4.conf.outside.rp_filter=1"])?;
+        }
+        let program = program.to_string_lossy().into_owned();
+        let mut this = Self { name: name.into(), program, node: node.clone(), dir, process: None };
+        this.run()?;
+        Ok(this)
+    }
+
+    /// Starts it, the first time or again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(super) fn run(&mut self) -> Result<()> {
+        let env: [(&str, &OsStr); 1] = [("RUST_BACKTRACE", OsStr::new("1"))];
+        let configuration = self.dir.join("simplon.toml").to_string_lossy().into_owned();
+        let socket = self.socket();
+        let words = [&self.program, "gateway", "-c", &configuration, "--socket", &socket.to_string_lossy()];
+        let log = self.dir.join("log");
+        let mut process = self.node.spawn(&words, &env, &log)?;
+        let loaded = || fs::read_to_string(&log).is_ok_and(|text| text.contains("event=\"loaded\""));
+        let started = clock::wait_for("simplon's configuration", Duration::from_secs(15), || {
+            Ok((socket.exists() && loaded()) || !process.is_running())
+        });
+        if started.is_err() || !process.is_running() {
+            return Err(Error::Command { line: process.line().into(), said: self.log_tail(20) });
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// What it is called in the topology.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its admin socket.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.join("socket")
+    }
+
+    /// Runs a command of the program against it.
+    ///
+    /// # Errors
+    ///
+    /// When the command does not succeed.
+    pub(super) fn ask(&self, words: &[&str]) -> Result<String> {
+        let socket = self.socket();
+        let mut all = vec![self.program.as_str()];
+        all.extend(words);
+        let socket = socket.to_string_lossy();
+        all.extend(["--socket", &socket]);
+        self.node.run(&all)
+    }
+
+    /// Everything that it says about itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub(super) fn status(&self) -> Result<Value> {
+        self.json(&["status", "--detail", "--json"])
+    }
+
+    /// What a command says in JSON.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub(super) fn json(&self, words: &[&str]) -> Result<Value> {
+        let text = self.ask(words)?;
+        serde_json::from_str(&text).map_err(|e| Error::Asked(format!("simplon {}: {e}", words.join(" "))))
+    }
+
+    /// Starts a command of the program against it, and leaves it running.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(super) fn ask_meanwhile(&self, words: &[&str]) -> Result<Process> {
+        let socket = self.socket();
+        let mut all = vec![self.program.as_str()];
+        all.extend(words);
+        let socket = socket.to_string_lossy();
+        all.extend(["--socket", &socket]);
+        self.node.spawn(&all, &[], &self.dir.join("order"))
+    }
+
+    /// What the command that was left running has said.
+    pub(super) fn said(&self) -> String {
+        fs::read_to_string(self.dir.join("order")).unwrap_or_default()
+    }
+
+    /// Gives it another configuration and lets it read it.
+    ///
+    /// # Errors
+    ///
+    /// When it refuses it.
+    pub(super) fn reconfigure(&self, toml: &str) -> Result<()> {
+        write_private(&self.dir.join("simplon.toml"), toml)?;
+        self.ask(&["reload"]).map(drop)
+    }
+
+    /// The last lines of its log.
+    pub(super) fn log_tail(&self, lines: usize) -> String {
+        tail(&fs::read_to_string(self.dir.join("log")).unwrap_or_default(), lines)
+    }
+
+    /// Ends it.
+    pub(super) fn stop(&mut self) {
+        self.process = None;
+    }
+}
+
+/// The elements of an array, or nothing.
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Whether a connection has an SA that carries packets.
+pub(super) fn is_up(status: &Value, connection: &str) -> bool {
+    list(&status["connections"])
+        .any(|c| c["name"] == connection && list(&c["children"]).any(|child| list(&child["sas"]).next().is_some()))
+}
+
+/// The tunnels that carry the traffic of the first VPN connection.
+pub(super) fn active(status: &Value) -> Vec<String> {
+    list(&status["vpns"][0]["active"]).filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}

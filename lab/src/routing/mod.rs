@@ -1,0 +1,464 @@
+//! Scenarios with several gateways and several tunnels, and what their failovers cost.
+//!
+//! [`run`] builds the ground of a case, starts the gateways, lets numbered packets pass both ways every
+//! 10 ms, lets something happen, and says exactly what was lost. Everything that passed the internet between the
+//! gateways is looked at, as in the scenarios of one connection.
+
+mod charon;
+mod config;
+mod daemon;
+mod follower;
+mod ground;
+mod loss;
+mod report;
+mod stream;
+mod two_tunnels;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::capture::Capture;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::netns::Lab;
+use crate::peer::{simplon, strongswan};
+use crate::ping::PATTERN;
+use crate::shell::{Out, Shell};
+use crate::wire::{Inner, Tally};
+
+use self::charon::Charon;
+use self::daemon::Daemon;
+use self::follower::Follower;
+use self::ground::Ground;
+use self::report::Reporter;
+use self::stream::Stream;
+
+pub use loss::Loss;
+pub use report::{Event as EventReport, Log, Report};
+pub use stream::{INTERVAL, Losses};
+
+/// A routed scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// One customer gateway, two endpoints, static routes.
+    TwoTunnels,
+}
+
+impl Scenario {
+    /// Every routed scenario.
+    pub const ALL: [Self; 1] = [Self::TwoTunnels];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TwoTunnels => "two-tunnels",
+        }
+    }
+
+    /// What it shows, in one line.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::TwoTunnels => "a customer gateway with two tunnels and static routes loses one of them",
+        }
+    }
+
+    const fn drawing(self) -> &'static str {
+        match self {
+            Self::TwoTunnels => two_tunnels::DRAWING,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|scenario| scenario.name() == text)
+            .ok_or_else(|| Error::Asked(format!("no routed scenario is called {text:?}: there are {}", known())))
+    }
+}
+
+/// What happens to a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// Its path is cut, and BFD (3 × 100 ms) watches it.
+    Bfd,
+    /// Its path is cut, and probes (one a second) watch it.
+    Probe,
+    /// Its path is cut, and only dead peer detection watches it.
+    Dpd,
+    /// The customer drains it.
+    Drain,
+    /// Another connection is changed by a reload.
+    Reload,
+    /// The cloud deletes its SAs.
+    Delete,
+    /// The cloud routes around its endpoint, and then deletes the SAs, as for its replacement.
+    Replace,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 7] =
+        [Self::Bfd, Self::Probe, Self::Dpd, Self::Drain, Self::Reload, Self::Delete, Self::Replace];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bfd => "bfd",
+            Self::Probe => "probe",
+            Self::Dpd => "dpd",
+            Self::Drain => "drain",
+            Self::Reload => "reload",
+            Self::Delete => "delete",
+            Self::Replace => "replace",
+        }
+    }
+
+    /// What happens, as a person says it.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Bfd => "a cut, seen by BFD 3 × 100 ms,",
+            Self::Probe => "a cut, seen by probes each second,",
+            Self::Dpd => "a cut, seen by dead peer detection after 6 s,",
+            Self::Drain => "draining a tunnel",
+            Self::Reload => "a reload that changes another connection",
+            Self::Delete => "the deletion of a tunnel by the cloud",
+            Self::Replace => "the planned replacement of an endpoint",
+        }
+    }
+
+    /// For how many milliseconds traffic may be interrupted.
+    const fn bound_ms(self, cloud: Cloud) -> f64 {
+        match (self, cloud) {
+            (Self::Bfd, _) => 500.0,
+            (Self::Probe, _) => 4_000.0,
+            (Self::Dpd, Cloud::Simplon) => 7_000.0,
+            // charon gives up after four retransmissions: 13 s after it asked, 15 s after it heard something last.
+            (Self::Dpd, Cloud::Strongswan) => 17_000.0,
+            // Who deletes SAs without a word before loses what is under way to them.
+            (Self::Delete, _) => 200.0,
+            (Self::Replace, _) => 50.0,
+            (Self::Drain | Self::Reload, _) => 0.0,
+        }
+    }
+}
+
+impl FromStr for Event {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|event| event.name() == text)
+            .ok_or_else(|| Error::Asked(format!("no event is called {text:?}: there are {}", known())))
+    }
+}
+
+/// How traffic is spread over the tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The preferred one carries all of it.
+    #[default]
+    ActiveStandby,
+    /// Each flow takes one of them.
+    ActiveActive,
+}
+
+/// What the cloud's endpoints are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cloud {
+    /// This project.
+    #[default]
+    Simplon,
+    /// strongSwan with its ESP in user space.
+    Strongswan,
+}
+
+impl fmt::Display for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Simplon => "simplon",
+            Self::Strongswan => "strongswan",
+        })
+    }
+}
+
+impl FromStr for Cloud {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "simplon" => Ok(Self::Simplon),
+            "strongswan" => Ok(Self::Strongswan),
+            other => Err(Error::Asked(format!("no endpoint is {other:?}: there are simplon and strongswan"))),
+        }
+    }
+}
+
+/// What to run, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Options {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// What happens.
+    pub event: Event,
+    /// How traffic is spread.
+    pub mode: Mode,
+    /// What the cloud's endpoints are.
+    pub cloud: Cloud,
+    /// Say nothing while it runs: the report is what is wanted.
+    #[serde(skip)]
+    pub json: bool,
+    /// Show every command.
+    #[serde(skip)]
+    pub echo: bool,
+    /// Afterwards, leave everything up until Ctrl-C.
+    #[serde(skip)]
+    pub keep: bool,
+}
+
+impl Options {
+    /// A scenario as it is run where nothing else is said.
+    pub fn new(scenario: Scenario) -> Self {
+        Self {
+            scenario,
+            event: Event::Bfd,
+            mode: Mode::default(),
+            cloud: Cloud::default(),
+            json: false,
+            echo: false,
+            keep: false,
+        }
+    }
+
+    /// Why it cannot be run like this; `None` when it can.
+    pub fn refuses(&self) -> Option<&'static str> {
+        match (self.cloud, self.event) {
+            (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
+            (Cloud::Strongswan, Event::Probe) => Some("strongSwan does not probe its tunnels"),
+            _ => None,
+        }
+    }
+
+    /// What has to be installed to run it, as an error.
+    pub fn missing(&self) -> Option<Error> {
+        for program in ["ip", "nft", "sysctl", "setpriv"] {
+            if !crate::shell::installed(program) {
+                let install = crate::shell::package_of(program).to_owned();
+                return Some(Error::Missing { what: format!("the program {program}"), install });
+            }
+        }
+        let missing = |what: &str, install: String| Error::Missing { what: what.into(), install };
+        if let Some(install) = simplon::missing() {
+            return Some(missing("simplon", install));
+        }
+        match self.cloud {
+            Cloud::Simplon => None,
+            Cloud::Strongswan => strongswan::missing().map(|install| missing("strongSwan", install)),
+        }
+    }
+}
+
+/// As `simplon lab run` would be told: `two-tunnels bfd active-active`.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.scenario, self.event.name())?;
+        if self.mode == Mode::ActiveActive {
+            f.write_str(" active-active")?;
+        }
+        if self.cloud != Cloud::Simplon {
+            write!(f, " {}", self.cloud)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the matrix runs.
+pub fn cases() -> Vec<Options> {
+    let mut cases = Vec::new();
+    for event in Event::ALL {
+        cases.push(Options { event, ..Options::new(Scenario::TwoTunnels) });
+    }
+    for event in [Event::Bfd, Event::Drain] {
+        cases.push(Options { event, mode: Mode::ActiveActive, ..Options::new(Scenario::TwoTunnels) });
+    }
+    for event in [Event::Dpd, Event::Drain, Event::Delete] {
+        cases.push(Options { event, cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) });
+    }
+    cases
+}
+
+/// Runs a case; what a person reads goes to `out`.
+///
+/// # Errors
+///
+/// When it cannot be run as asked, something is missing, or it is interrupted. Checks that do not hold, and gateways
+/// that do not come up, are in the report.
+pub fn run(options: &Options, out: Out) -> Result<Report> {
+    if let Some(why) = options.refuses() {
+        return Err(Error::Asked(why.into()));
+    }
+    if let Some(error) = options.missing() {
+        return Err(error);
+    }
+    let shell = Shell::new(out, options.echo);
+    let reporter = Reporter::new(&shell, &options.to_string(), options.json);
+    reporter.show(&format!("\n{options}: {}\n\n{}\n", options.scenario.summary(), options.scenario.drawing()));
+    let lab = Lab::new(&shell)?;
+    let ground = match options.scenario {
+        Scenario::TwoTunnels => two_tunnels::ground(&lab)?,
+    };
+    let capture = Some(Capture::start(&ground.internet)?);
+    let mut stage = Stage {
+        options,
+        reporter,
+        followers: Vec::new(),
+        daemons: Vec::new(),
+        charons: Vec::new(),
+        capture,
+        ground,
+        lab,
+    };
+    stage.reporter.step(format!("topology built: namespaces {}*", stage.lab.id()));
+    let played = match options.scenario {
+        Scenario::TwoTunnels => two_tunnels::steps(&mut stage),
+    };
+    match played {
+        Ok(()) => {}
+        // What a gateway did not do is a finding; what the lab could not do is an error.
+        Err(error @ (Error::Late { .. } | Error::Command { .. })) => {
+            stage.reporter.check("the scenario was played to its end", false, error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
+    stage.finish()
+}
+
+/// A run: everything that is up, in the order in which it goes down.
+struct Stage<'a> {
+    options: &'a Options,
+    reporter: Reporter,
+    followers: Vec<Follower>,
+    daemons: Vec<Daemon>,
+    charons: Vec<Charon>,
+    capture: Option<Capture>,
+    ground: Ground,
+    lab: Lab,
+}
+
+impl Stage<'_> {
+    fn daemon(&self, name: &str) -> Result<&Daemon> {
+        let found = self.daemons.iter().find(|daemon| daemon.name() == name);
+        found.ok_or_else(|| Error::Asked(format!("no gateway is called {name}")))
+    }
+
+    fn charon(&self, name: &str) -> Result<&Charon> {
+        let found = self.charons.iter().find(|charon| charon.name() == name);
+        found.ok_or_else(|| Error::Asked(format!("no strongSwan is called {name}")))
+    }
+
+    /// Starts traffic between the hosts and waits until it passes both ways.
+    fn stream(&mut self) -> Result<Stream> {
+        let flows = if self.options.mode == Mode::ActiveActive { 8 } else { 1 };
+        let deadline = clock::now() + Duration::from_secs(20);
+        // What is lost before the first packet comes through is not counted: each try is a stream of its own.
+        loop {
+            let stream = Stream::start(&self.ground.customer.host, &self.ground.cloud.host, flows)?;
+            let passes = stream.wait_for_packets(30, Duration::from_secs(2));
+            match passes {
+                Ok(_) => {
+                    stream.wait_until_steady(Duration::from_millis(300), Duration::from_secs(5))?;
+                    drop(stream);
+                    let stream = Stream::start(&self.ground.customer.host, &self.ground.cloud.host, flows)?;
+                    stream.wait_for_packets(20, Duration::from_secs(5))?;
+                    return Ok(stream);
+                }
+                Err(Error::Late { .. }) if clock::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until traffic has passed without a hole for `time`, ends it, and says what was lost.
+    fn settle(&mut self, stream: Stream, time: Duration) -> Result<Losses> {
+        match stream.wait_until_steady(time, Duration::from_secs(30)) {
+            // Then the losses say that it did not come back.
+            Ok(()) | Err(Error::Late { .. }) => stream.finish(),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn finish(mut self) -> Result<Report> {
+        self.check_wire()?;
+        if self.reporter.has_failed() {
+            let logs: Vec<(String, String)> = (self.daemons.iter().map(|d| (d.name().to_owned(), d.log_tail(40))))
+                .chain(self.charons.iter().map(|c| (c.name().to_owned(), c.log_tail(40))))
+                .collect();
+            for (name, text) in logs {
+                self.reporter.log(&name, &text);
+            }
+        }
+        if self.options.keep {
+            self.hold()?;
+        }
+        self.followers.clear();
+        for daemon in &mut self.daemons {
+            daemon.stop();
+        }
+        for charon in &mut self.charons {
+            charon.stop();
+        }
+        Ok(self.reporter.finish())
+    }
+
+    /// Between the gateways there is IKE and ESP, and nothing else.
+    fn check_wire(&mut self) -> Result<()> {
+        let Some(capture) = self.capture.take() else { return Ok(()) };
+        let frames = capture.finish()?;
+        let inner = Inner {
+            networks: vec![self.ground.customer.network.into(), self.ground.cloud.network.into()],
+            pattern: PATTERN.to_vec(),
+        };
+        for gateway in &self.ground.customer.gateways {
+            let index = crate::topology::index_of(&self.ground.internet, &gateway.name)?;
+            let tally = Tally::of(&frames, index, &inner);
+            let held = tally.leaks == 0 && tally.esp + tally.esp_in_udp > 0;
+            let samples = tally.leak_samples.join(", ");
+            self.reporter.check(
+                format!("nothing leaves {} in clear", gateway.name),
+                held,
+                format!("{tally} {samples}"),
+            );
+        }
+        Ok(())
+    }
+
+    fn hold(&self) -> Result<()> {
+        self.reporter.show(&format!("\nEverything stays up until Ctrl-C; {} holds files.", self.lab.dir().display()));
+        for node in self.lab.nodes() {
+            self.reporter.show(&format!("  ip netns exec {} bash", node.netns()));
+        }
+        match clock::sleep(Duration::MAX / 4) {
+            Err(Error::Interrupted) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
