@@ -98,6 +98,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         handle,
         resolver: Resolver::default(),
         refresh_at: clock.now(),
+        drain_look_at: clock.now(),
         refreshed_at: clock.now(),
         config: Config::default(),
         guard: Guard::new(config.gateway.ports),
@@ -165,6 +166,8 @@ struct Control {
     handle: Handle,
     resolver: Resolver,
     refresh_at: Instant,
+    /// When it is looked next whether tunnels that are drained have become quiet.
+    drain_look_at: Instant,
     refreshed_at: Instant,
     /// As it is in effect.
     config: Config,
@@ -233,7 +236,10 @@ impl Control {
     ) -> Result<Reports, (Error, Reports)> {
         loop {
             self.carry_out(world).await;
-            let due = self.gateway.poll_timeout().map_or(self.refresh_at, |d| d.at.min(self.refresh_at));
+            let mut due = self.gateway.poll_timeout().map_or(self.refresh_at, |d| d.at.min(self.refresh_at));
+            if self.gateway.is_draining() {
+                due = due.min(self.drain_look_at);
+            }
             let wait = self.clock.until(due);
             tokio::select! {
                 report = reports.recv() => {
@@ -253,7 +259,6 @@ impl Control {
                 () = self.resolver.answered() => self.refresh_at = self.clock.now(),
                 () = self.notifier.beat(&self.handle) => {}
                 () = tokio::time::sleep(wait) => {}
-                () = tokio::time::sleep(DRAIN_LOOK), if self.gateway.is_draining() => self.note_carried().await,
                 _ = signals.hangup.recv() => drop(self.reload(world).await),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
@@ -264,6 +269,11 @@ impl Control {
             }
             if self.refresh_at <= now {
                 self.refresh(world).await;
+            }
+            // A deadline and no pause: packets of BFD end every pause early.
+            if self.gateway.is_draining() && self.drain_look_at <= now {
+                self.drain_look_at = now + DRAIN_LOOK;
+                self.note_carried().await;
             }
         }
         Ok(reports)
