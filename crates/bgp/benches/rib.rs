@@ -1,13 +1,14 @@
-//! Time and memory of the routing tables: `cargo bench -p bgp --bench rib`, or with `full` or `mesh` one part alone.
+//! Time and memory of the routing tables: `cargo bench -p bgp --bench rib`, or with the name of a part that part alone.
 //!
 //! `full`: a million prefixes with 150,000 different attributes from one neighbour, told to another one, and lost.
 //! `mesh`: a thousand neighbours with a hundred prefixes each, everyone told everything.
+//! `lists`: the same, and each has a prefix list of its own that lets a hundred prefixes of another pass.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bgp::policy::Policy;
+use bgp::policy::{Match, Policy, PrefixEntry, PrefixList, Rule, Verdict};
 use bgp::rib::{Advertisement, Options, PeerId, PeerOptions, Rib, Session, UpdateVerdict};
 use bgp::{AsPath, Attributes, Community, Families, Origin, Segment};
 use ipnet::{IpNet, Ipv4Net};
@@ -165,6 +166,35 @@ fn mesh() {
     });
 }
 
+fn lists() {
+    const PEERS: u32 = 1_000;
+    const EACH: u32 = 100;
+    let mut rib = Rib::new(Options::of(65_000, [10, 0, 0, 1].into()));
+    let peers: Vec<_> = (0..PEERS).map(|number| add(&mut rib, number)).collect();
+    for (number, (peer, address)) in (0..).zip(&peers) {
+        let range = number * EACH..(number + 1) * EACH;
+        let verdict = rib.update(*peer, *address, &Arc::new(attributes(number, number)), range.map(prefix));
+        assert_eq!(verdict, UpdateVerdict::Kept);
+    }
+    timed("lists: written", PEERS, || {
+        for (number, (peer, _)) in (0..).zip(&peers) {
+            let of = (number + 1) % PEERS;
+            let entries = (of * EACH..(of + 1) * EACH).map(|within| {
+                let within = prefix(within);
+                PrefixEntry { sequence: 1, permit: true, within, ge: None, le: None }
+            });
+            let when = vec![Match::Prefix(Arc::new(PrefixList::new(entries)))];
+            let export = Policy::Rules(vec![Rule { when, then: Verdict::Accept(Vec::new()) }]);
+            rib.set_policy(*peer, Arc::new(Policy::accept_all()), Arc::new(export));
+        }
+    });
+    timed("lists: decision", PEERS * EACH, || std::iter::from_fn(|| rib.poll_change()).count());
+    let told = timed("lists: told what is permitted", PEERS * EACH, || {
+        peers.iter().map(|(peer, _)| drain(&mut rib, *peer)).sum::<usize>()
+    });
+    assert_eq!(told as u32, PEERS * EACH);
+}
+
 fn main() {
     let only: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wants = |name: &str| only.is_empty() || only.iter().any(|word| word == name);
@@ -173,5 +203,8 @@ fn main() {
     }
     if wants("mesh") {
         mesh();
+    }
+    if wants("lists") {
+        lists();
     }
 }

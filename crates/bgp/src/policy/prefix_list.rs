@@ -27,10 +27,17 @@ impl PrefixEntry {
     }
 }
 
+/// A list of at most this many entries is asked one by one.
+const FEW: usize = 8;
+
 /// A prefix list. An empty one denies everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrefixList {
     entries: Vec<PrefixEntry>,
+    /// The places of the entries by their networks, sorted.
+    by_net: Vec<(IpNet, u32)>,
+    /// The lengths of these networks, whatever their family, each once.
+    lengths: Vec<u8>,
 }
 
 impl PrefixList {
@@ -38,7 +45,12 @@ impl PrefixList {
     pub fn new(entries: impl IntoIterator<Item = PrefixEntry>) -> Self {
         let mut entries: Vec<_> = entries.into_iter().collect();
         entries.sort_by_key(|entry| entry.sequence);
-        Self { entries }
+        let mut by_net: Vec<_> = entries.iter().map(|entry| entry.within.trunc()).zip(0..).collect();
+        by_net.sort_unstable();
+        let mut lengths: Vec<_> = by_net.iter().map(|(net, _)| net.prefix_len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        Self { entries, by_net, lengths }
     }
 
     /// Its entries in the order in which they are asked.
@@ -48,6 +60,24 @@ impl PrefixList {
 
     /// Whether `prefix` may pass.
     pub fn permits(&self, prefix: &IpNet) -> bool {
-        self.entries.iter().find(|entry| entry.matches(prefix)).is_some_and(|entry| entry.permit)
+        let first = if self.entries.len() <= FEW { self.first_of_few(prefix) } else { self.first_of_many(prefix) };
+        first.is_some_and(|entry| entry.permit)
+    }
+
+    fn first_of_few(&self, prefix: &IpNet) -> Option<&PrefixEntry> {
+        self.entries.iter().find(|entry| entry.matches(prefix))
+    }
+
+    /// Asks only the entries whose network contains the prefix.
+    fn first_of_many(&self, prefix: &IpNet) -> Option<&PrefixEntry> {
+        let at = |place: u32| &self.entries[place as usize];
+        let lengths = self.lengths.iter().take_while(|length| **length <= prefix.prefix_len());
+        let first_within = |length: &u8| {
+            let net = IpNet::new(prefix.addr(), *length).ok()?.trunc();
+            let from = self.by_net.partition_point(|(other, _)| *other < net);
+            let same = self.by_net[from..].iter().take_while(|(other, _)| *other == net);
+            same.map(|(_, place)| *place).find(|place| at(*place).matches(prefix))
+        };
+        lengths.filter_map(first_within).min().map(at)
     }
 }

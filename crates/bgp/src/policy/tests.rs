@@ -157,7 +157,7 @@ proptest! {
     fn a_prefix_list_is_its_model(
         rules in proptest::collection::vec(
             (any::<bool>(), any::<u8>(), 0u8..9, proptest::option::of(0u8..10), proptest::option::of(0u8..10)),
-            0..5,
+            0..30,
         ),
         address: u8, length in 0u8..10,
     ) {
