@@ -217,6 +217,7 @@ fn other_options_decide_anew() {
     assert_eq!(rib.told(INTERNAL), ["+ 10.1.0.0/16 [1000, 7] via 169.254.0.10 lp 50"]);
     // The address is the last tie break.
     rib.peer_up(B, Session { router_id: session(A).router_id, ..session(B) });
+    assert_eq!(rib.changes(), []);
     rib.upsert_peer(B, PeerOptions { address: [169, 254, 0, 1].into(), ..peer_options(B) });
     assert_eq!(rib.changes(), [(NET.to_owned(), vec![B])]);
 }
