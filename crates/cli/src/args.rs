@@ -153,8 +153,12 @@ pub(crate) enum ShowCommand {
     Vpn(ShowWholeArgs),
     /// The BGP speaker and its neighbours
     Bgp(ShowWholeArgs),
+    /// The paths that BGP knows, with their attributes
+    BgpRoutes(BgpRoutesArgs),
     /// BFD sessions
     Bfd(ShowWholeArgs),
+    /// Routes that the kernel was asked for: connected, static, learnt
+    Routes(RoutesArgs),
     /// What happened and why, the last 10,000 events
     Events(EventsArgs),
 }
@@ -173,6 +177,33 @@ pub(crate) struct ShowArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowWholeArgs {
+    /// As JSON (docs/book/status.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RoutesArgs {
+    /// How many at most, up to 10,000
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 1_000)]
+    pub(crate) number: usize,
+    /// As JSON (docs/book/status.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BgpRoutesArgs {
+    /// Only those to this prefix
+    #[arg(value_name = "PREFIX")]
+    pub(crate) prefix: Option<IpNet>,
+    /// How many at most, up to 10,000
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 1_000)]
+    pub(crate) number: usize,
     /// As JSON (docs/book/status.md)
     #[arg(long)]
     pub(crate) json: bool,
@@ -533,6 +564,8 @@ mod tests {
             "simplon show vpn",
             "simplon show bgp --json",
             "simplon show bfd",
+            "simplon show routes -n 10 --json",
+            "simplon show bgp-routes 172.31.0.0/16",
             "simplon show events --connection Tunnel1 -n 500 --follow --debug --json",
             "simplon up Tunnel1/net --timeout 5",
             "simplon down Tunnel1 --socket /tmp/s",

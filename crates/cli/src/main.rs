@@ -5,7 +5,7 @@
 //! | `daemon` | `gateway` |
 //! | `orders` | `up`, `down`, `rekey`, `reload` |
 //! | `status`, `detail`, `table` | `status` |
-//! | `show` | `show ike-sa`, `ipsec-sa`, `vpn`, `bgp`, `bfd`, `events` |
+//! | `show` | `show ike-sa`, `ipsec-sa`, `vpn`, `bgp`, `bgp-routes`, `bfd`, `routes`, `events` |
 //! | `check` | `check` |
 //! | `generate` | `completion`, and `man` for a package |
 //! | `lab` | `lab list`, `run`, `shell`, `matrix` |

@@ -1,6 +1,7 @@
 //! The gateway: one machine over the IKE endpoint, the plan of the world outside, and the memory of each connection.
 
 mod routing;
+mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

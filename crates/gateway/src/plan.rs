@@ -83,6 +83,11 @@ impl Plan {
         self.devices.get(name)
     }
 
+    /// The devices, by name.
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
     /// The policies, by label.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         self.policies.values()

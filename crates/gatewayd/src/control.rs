@@ -18,7 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
-use crate::admin::{Answer, Asked, Request, Server};
+use crate::admin::{Answer, Asked, ROUTES, Request, Server};
+use crate::ages::Ages;
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
@@ -103,6 +104,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         config: Config::default(),
         guard: Guard::new(config.gateway.ports),
         log,
+        ages: Ages::default(),
         notifier: Notifier::from_environment(),
         metrics: None,
         ask: server.asker(),
@@ -173,6 +175,7 @@ struct Control {
     config: Config,
     guard: Guard,
     log: Log,
+    ages: Ages,
     notifier: Notifier,
     metrics: Option<metrics::Server>,
     /// How the metrics ask for the status.
@@ -456,6 +459,7 @@ impl Control {
                 }
                 Output::Learnt(change) => learnt.push(change),
                 Output::Route(change) => {
+                    self.ages.note(&change, self.clock.now());
                     self.handle.send(orders.drain(..));
                     let what = format!("set up a route ({change:?})");
                     if let Err(e) = world.change_route(change).await {
@@ -521,6 +525,21 @@ impl Control {
     async fn answer(&mut self, asked: Asked, world: &mut World) {
         let answer = match asked.request {
             Request::Status => Answer::Status { status: Box::new(self.status().await) },
+            Request::Routes { limit } => {
+                let limit = limit.min(ROUTES);
+                let mut routes = self.gateway.routes(limit + 1);
+                let more = routes.len() > limit;
+                routes.truncate(limit);
+                self.ages.fill(&mut routes, self.clock.now());
+                Answer::Routes { routes, more }
+            }
+            Request::BgpPaths { prefix, limit } => {
+                let limit = limit.min(ROUTES);
+                let mut paths = self.gateway.bgp_paths(prefix, limit + 1);
+                let more = paths.len() > limit;
+                paths.truncate(limit);
+                Answer::BgpPaths { paths, more }
+            }
             Request::Events { after, connection, limit } => {
                 Answer::Events { page: self.log.page(after, connection.as_deref(), limit) }
             }

@@ -11,12 +11,14 @@
 //! | [`resolve`] | our address towards each peer, and the peers' names |
 //! | [`sockets`] | the sockets of BFD, probes and BGP |
 //! | [`admin`] | the admin socket: what `simplon status`, `up`, `down` and `rekey` talk to |
+//! | `ages` | since when routes are there |
 //! | [`log`] | what a person sees: the log, the journal, a file of each connection |
 //! | `metrics` | the same in numbers, for Prometheus |
 //! | `notify` | what the service manager is told |
 //! | [`files`], [`host`] | configuration files; what the host's settings must be |
 
 pub mod admin;
+mod ages;
 mod control;
 pub mod data;
 mod error;

@@ -6,11 +6,13 @@
 //! | `ike` | `ike-sa` |
 //! | `ipsec` | `ipsec-sa` |
 //! | `routing` | `vpn`, `bgp`, `bfd` |
+//! | `routes` | `routes`, `bgp-routes` |
 //! | `events` | `events` |
 
 mod events;
 mod ike;
 mod ipsec;
+mod routes;
 pub(crate) mod routing;
 
 use gateway::status::{ConnectionStatus, Status};
@@ -29,6 +31,8 @@ pub(crate) fn run(command: &ShowCommand) -> Result<Code, Failed> {
         ShowCommand::Vpn(args) => whole(args, |status| json(&status.vpns), routing::vpns),
         ShowCommand::Bgp(args) => whole(args, |status| json(&status.bgp), routing::bgp),
         ShowCommand::Bfd(args) => whole(args, |status| json(&status.bfd), routing::bfd),
+        ShowCommand::Routes(args) => routes::run(args),
+        ShowCommand::BgpRoutes(args) => routes::run_bgp(args),
         ShowCommand::Events(args) => events::run(args),
     }
 }

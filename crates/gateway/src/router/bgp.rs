@@ -478,6 +478,11 @@ impl Bgp {
         }
     }
 
+    /// The kernel's metric of learnt routes.
+    pub(crate) const fn metric(&self) -> u32 {
+        self.model.metric
+    }
+
     /// The paths that are known, at most `limit` of them, in the order of their prefixes; of one prefix, where one is
     /// named.
     pub(crate) fn paths(&self, only: Option<IpNet>, limit: usize) -> Vec<BgpPath> {

@@ -218,6 +218,16 @@ impl Router {
         self.bgp.as_ref().map(|bgp| bgp.paths(only, limit)).unwrap_or_default()
     }
 
+    /// The kernel's metric of learnt routes.
+    pub(crate) fn bgp_metric(&self) -> Option<u32> {
+        self.bgp.as_ref().map(Bgp::metric)
+    }
+
+    /// The VPN connections, as configured.
+    pub(crate) fn vpn_models(&self) -> impl Iterator<Item = &model::Vpn> {
+        self.vpns.iter().map(|vpn| &vpn.model)
+    }
+
     /// The VPN connection as it runs from now on: one that was there remembers how it was.
     fn vpn(&self, config: &Config, model: &model::Vpn, now: Instant) -> Vpn {
         let tunnels = model.tunnels.iter().filter_map(|name| config.tunnel(name));

@@ -204,7 +204,7 @@ pub struct BfdStatus {
 }
 
 /// A route that routing asked the kernel for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// To where.
     pub destination: String,
@@ -218,8 +218,8 @@ pub struct RouteStatus {
     pub metric: u32,
     /// The source address of packets that choose none.
     pub source: Option<String>,
-    /// Seconds since it was put in or changed.
-    pub for_s: u64,
+    /// Seconds since it was put in or changed; `None` where that is not kept, as for learnt routes.
+    pub for_s: Option<u64>,
     /// Which VPN connection or neighbours it comes from.
     pub from: Vec<String>,
 }

@@ -328,6 +328,12 @@ fn a_route_based_child_has_its_device_sized_to_its_sa() {
     let device = site.devices.iter().find(|device| device.name == name("tunnel1")).unwrap();
     let sa = &site.connection("site", world.now).children[0].sas[0];
     assert_eq!((device.mtu, sa.mtu, sa.encapsulation.as_str()), (1422, 1422, "udp"), "{}", sa.suite);
+    let routes = site.gateway.routes(10);
+    let shown: Vec<_> = routes.iter().map(|r| (&*r.protocol, &*r.destination, r.next_hops.join(","))).collect();
+    let into = || "tunnel1".to_owned();
+    assert_eq!(shown, [("connected", "169.254.10.0/30", into()), ("static", "10.0.0.0/8", into())]);
+    assert_eq!(routes[1].from, ["site"]);
+    assert_eq!(site.gateway.routes(1).len(), 1);
     nothing_refused(&world);
 }
 

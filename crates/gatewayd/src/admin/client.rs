@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gateway::status::Status;
+use gateway::status::routing::{BgpPath, RouteStatus};
+use ipnet::IpNet;
 
 use super::{Answer, Request};
 use crate::log::Page;
@@ -81,7 +83,11 @@ impl Client {
         }
         match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
             Answer::Error { message } => Err(ClientError::Refused(message)),
-            answer @ (Answer::Status { .. } | Answer::Events { .. } | Answer::Done { .. }) => Ok(answer),
+            answer @ (Answer::Status { .. }
+            | Answer::Routes { .. }
+            | Answer::BgpPaths { .. }
+            | Answer::Events { .. }
+            | Answer::Done { .. }) => Ok(answer),
         }
     }
 
@@ -90,12 +96,8 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub fn status(&mut self) -> Result<Status, ClientError> {
-        match self.ask(&Request::Status)? {
-            Answer::Status { status } => Ok(*status),
-            Answer::Events { .. } | Answer::Done { .. } | Answer::Error { .. } => {
-                Err(ClientError::Broken("it is no status".to_owned()))
-            }
-        }
+        let Answer::Status { status } = self.ask(&Request::Status)? else { return Err(unexpected("no status")) };
+        Ok(*status)
     }
 
     /// Gives an order; the time at which it was taken, in milliseconds since the gateway started.
@@ -103,12 +105,8 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub fn order(&mut self, request: &Request) -> Result<u64, ClientError> {
-        match self.ask(request)? {
-            Answer::Done { at_ms } => Ok(at_ms),
-            Answer::Status { .. } | Answer::Events { .. } | Answer::Error { .. } => {
-                Err(ClientError::Broken("it is no receipt".to_owned()))
-            }
-        }
+        let Answer::Done { at_ms } = self.ask(request)? else { return Err(unexpected("no receipt")) };
+        Ok(at_ms)
     }
 
     /// Some events: those after the number `after`, or the newest.
@@ -117,11 +115,31 @@ impl Client {
     /// As [`Client::ask`].
     pub fn events(&mut self, after: Option<u64>, connection: Option<&str>, limit: usize) -> Result<Page, ClientError> {
         let request = Request::Events { after, connection: connection.map(str::to_owned), limit };
-        match self.ask(&request)? {
-            Answer::Events { page } => Ok(page),
-            Answer::Status { .. } | Answer::Done { .. } | Answer::Error { .. } => {
-                Err(ClientError::Broken("these are no events".to_owned()))
-            }
-        }
+        let Answer::Events { page } = self.ask(&request)? else { return Err(unexpected("no events")) };
+        Ok(page)
     }
+
+    /// At most `limit` routes, and whether there are more.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn routes(&mut self, limit: usize) -> Result<(Vec<RouteStatus>, bool), ClientError> {
+        let answer = self.ask(&Request::Routes { limit })?;
+        let Answer::Routes { routes, more } = answer else { return Err(unexpected("no routes")) };
+        Ok((routes, more))
+    }
+
+    /// At most `limit` paths of BGP, of `prefix` or of all, and whether there are more.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn bgp_paths(&mut self, prefix: Option<IpNet>, limit: usize) -> Result<(Vec<BgpPath>, bool), ClientError> {
+        let answer = self.ask(&Request::BgpPaths { prefix, limit })?;
+        let Answer::BgpPaths { paths, more } = answer else { return Err(unexpected("no paths")) };
+        Ok((paths, more))
+    }
+}
+
+fn unexpected(what: &str) -> ClientError {
+    ClientError::Broken(format!("it is {what}"))
 }

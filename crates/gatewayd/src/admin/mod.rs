@@ -15,6 +15,8 @@ mod server;
 
 use gateway::RekeyWhat;
 use gateway::status::Status;
+use gateway::status::routing::{BgpPath, RouteStatus};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError};
@@ -26,6 +28,8 @@ pub const DEFAULT_SOCKET: &str = "/run/simplon/gateway.sock";
 pub const LARGEST_REQUEST: usize = 16 << 10;
 /// Clients that are served at once; more wait.
 pub const CLIENTS: usize = 32;
+/// Routes or paths in one answer at most.
+pub const ROUTES: usize = 10_000;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,21 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// The routes that the kernel was asked for.
+    Routes {
+        /// At most so many; never more than [`ROUTES`].
+        #[serde(default = "all_routes")]
+        limit: usize,
+    },
+    /// The paths that BGP knows.
+    BgpPaths {
+        /// Only those to this prefix.
+        #[serde(default)]
+        prefix: Option<IpNet>,
+        /// At most so many; never more than [`ROUTES`].
+        #[serde(default = "all_routes")]
+        limit: usize,
+    },
     /// What happened.
     Events {
         /// Only what happened after the event of this number; the newest events where it is not said.
@@ -70,6 +89,10 @@ pub enum Request {
         #[serde(default = "everything")]
         limit: usize,
     },
+}
+
+const fn all_routes() -> usize {
+    ROUTES
 }
 
 const fn everything() -> usize {
@@ -87,7 +110,7 @@ impl Request {
                 let what = if ike { RekeyWhat::Ike } else { RekeyWhat::Children };
                 Some(gateway::Command::Rekey { target, what })
             }
-            Self::Status | Self::Reload | Self::Events { .. } => None,
+            Self::Status | Self::Reload | Self::Events { .. } | Self::Routes { .. } | Self::BgpPaths { .. } => None,
         }
     }
 }
@@ -100,6 +123,20 @@ pub enum Answer {
     Status {
         /// All of it.
         status: Box<Status>,
+    },
+    /// The routes.
+    Routes {
+        /// Connected, configured, learnt.
+        routes: Vec<RouteStatus>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// The paths.
+    BgpPaths {
+        /// In the order of their prefixes.
+        paths: Vec<BgpPath>,
+        /// Whether there are more.
+        more: bool,
     },
     /// What happened.
     Events {

@@ -17,6 +17,7 @@ const STATES: [(State, &str); 4] =
 pub(super) fn write(status: &Status) -> String {
     let mut text = Text::default();
     gateway(&mut text, status);
+    up(&mut text, status);
     tunnels(&mut text, &status.connections);
     traffic(&mut text, &status.connections);
     negotiations(&mut text, &status.connections);
@@ -35,11 +36,21 @@ fn gateway(text: &mut Text, status: &Status) {
     text.one("simplon_tunnels", Kind::Gauge, "Connections that are configured", count);
 }
 
-fn tunnels(text: &mut Text, connections: &[ConnectionStatus]) {
-    text.family("simplon_tunnel_up", Kind::Gauge, "Whether a connection carries packets");
-    for c in connections {
-        text.sample(&[("connection", &c.name)], c.state == State::Up);
+/// As clouds count it (`TunnelState`): a tunnel with BGP is up while a session over it is established, any other while
+/// it has SAs.
+fn up(text: &mut Text, status: &Status) {
+    text.family("simplon_tunnel_up", Kind::Gauge, "Whether a connection carries packets, and its BGP session is up");
+    for c in &status.connections {
+        let over_it = |tunnel: &str| tunnel.strip_prefix(&*c.name).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        let neighbors = status.bgp.iter().flat_map(|bgp| &bgp.neighbors);
+        let mut sessions = neighbors.filter(|n| n.tunnel.as_deref().is_some_and(over_it)).peekable();
+        let has_bgp = sessions.peek().is_some();
+        let is_established = sessions.any(|n| n.state == "established");
+        text.sample(&[("connection", &c.name)], c.state == State::Up && (!has_bgp || is_established));
     }
+}
+
+fn tunnels(text: &mut Text, connections: &[ConnectionStatus]) {
     text.family("simplon_tunnel_state", Kind::Gauge, "1 for the state that a connection is in, 0 for the others");
     for c in connections {
         for (state, name) in STATES {
@@ -217,6 +228,31 @@ mod tests {
             "simplon_tunnel_rekeys_total{connection=\"Tunnel1\",sa=\"child\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_with_bgp_is_up_while_its_session_is_established() {
+        let mut status =
+            status(&[serde_json::json!({ "state": "up" }), serde_json::json!({ "state": "up", "name": "Tunnel10" })]);
+        let neighbor = |state: &str, tunnel: &str| {
+            serde_json::json!({
+                "address": "169.254.1.1", "remote_as": 64512, "local_as": 65000, "tunnel": tunnel, "state": state,
+                "for_s": 3, "last_error": null, "last_error_ago_s": null, "router_id": null, "hold_s": null,
+                "keepalive_s": null, "capabilities": [], "messages_in": 0, "messages_out": 0, "updates_in": 0,
+                "updates_out": 0, "prefixes_received": 0, "prefixes_accepted": 0, "prefixes_sent": 0,
+                "max_prefixes": null, "flaps": 0, "is_drained": false, "bfd": null,
+            })
+        };
+        for (state, is_up) in [("active", 0), ("established", 1)] {
+            status.bgp = serde_json::from_value(serde_json::json!({
+                "asn": 65000, "router_id": "192.0.2.1", "prefixes": 0, "paths": 0,
+                "neighbors": [neighbor(state, "Tunnel1/net")],
+            }))
+            .unwrap();
+            let text = write(&status);
+            assert!(text.contains(&format!("simplon_tunnel_up{{connection=\"Tunnel1\"}} {is_up}\n")), "{text}");
+            assert!(text.contains("simplon_tunnel_up{connection=\"Tunnel10\"} 1\n"), "it has no BGP");
         }
     }
 

@@ -132,7 +132,7 @@ async fn status(ask: &mpsc::Sender<Asked>) -> Option<Box<gateway::status::Status
     ask.send(Asked { request: admin::Request::Status, answer }).await.ok()?;
     match answered.await {
         Ok(Answer::Status { status }) => Some(status).filter(|status| status.gateway.data_path.is_some()),
-        Ok(Answer::Events { .. } | Answer::Done { .. } | Answer::Error { .. }) | Err(_) => None,
+        Ok(_) | Err(_) => None,
     }
 }
 
