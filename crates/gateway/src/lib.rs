@@ -30,7 +30,7 @@ pub use command::{Command, CommandError, RekeyWhat};
 pub use gateway::Gateway;
 pub use output::{
     BfdPacket, BgpConnect, Device, DeviceChange, GatewayEvent, Hop, Output, PolicyChange, ProbePacket, Route,
-    RouteChange, Rule, Severity, Via,
+    RouteChange, Rule, Severity, SocketOrder, Via,
 };
 pub use record::State;
 pub use tally::{Phases, Progress};

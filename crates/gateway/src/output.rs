@@ -33,6 +33,15 @@ pub enum Output {
     Route(RouteChange),
     /// Change a learnt route of the kernel. There may be a million of them, and nobody waits for one.
     Learnt(RouteChange),
+    /// Do something with the sockets of BFD, probes and BGP.
+    Socket(SocketOrder),
+    /// Tell a person.
+    Event(GatewayEvent),
+}
+
+/// Something to do with the sockets of BFD, probes and BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketOrder {
     /// Send this BFD packet.
     Bfd(BfdPacket),
     /// No BFD packet will be sent from this address and port any more.
@@ -70,8 +79,6 @@ pub enum Output {
         /// The connection.
         connection: ConnectionId,
     },
-    /// Tell a person.
-    Event(GatewayEvent),
 }
 
 /// A TCP connection that BGP wants.

@@ -262,14 +262,7 @@ mod tests {
                     | Output::Sa(_)
                     | Output::OuterMtu { .. }
                     | Output::Learnt(_)
-                    | Output::Bfd(_)
-                    | Output::BfdRelease { .. }
-                    | Output::Probe(_)
-                    | Output::BgpListen { .. }
-                    | Output::BgpForget { .. }
-                    | Output::BgpConnect(_)
-                    | Output::BgpSend { .. }
-                    | Output::BgpClose { .. }
+                    | Output::Socket(_)
                     | Output::Event(_) => "other",
                 })
                 .collect()

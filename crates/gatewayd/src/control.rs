@@ -26,7 +26,7 @@ use crate::guard::Guard;
 use crate::log::{Format, Log};
 use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
-use crate::sockets::{self, BfdSockets, BgpSockets, Heard, ProbeSockets};
+use crate::sockets::{Heard, Sockets};
 use crate::world::World;
 use crate::{Error, host, metrics, routes};
 
@@ -91,7 +91,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let worker = data::start(&data_options, inlet, outlet).map_err(|e| Error::system("start the data path", e))?;
     let gateway = Gateway::new(config.gateway.clone(), random()?);
-    let (heard, hearing) = sockets::queue();
     let mut control = Control {
         clock,
         gateway,
@@ -108,10 +107,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         notifier: Notifier::from_environment(),
         metrics: None,
         ask: server.asker(),
-        bfd: BfdSockets::new(heard.clone()),
-        probes: ProbeSockets::new(heard.clone()),
-        bgp: BgpSockets::new(heard),
-        hearing,
+        sockets: Sockets::default(),
         route_events,
         watch: world.netlink().monitor().map_err(|e| Error::system("watch the kernel's routing", e))?,
         lost: BTreeMap::new(),
@@ -180,11 +176,7 @@ struct Control {
     metrics: Option<metrics::Server>,
     /// How the metrics ask for the status.
     ask: mpsc::Sender<Asked>,
-    bfd: BfdSockets,
-    probes: ProbeSockets,
-    bgp: BgpSockets,
-    /// What came in through them.
-    hearing: mpsc::Receiver<Heard>,
+    sockets: Sockets,
     /// What others change in the kernel's routing.
     watch: Watch,
     /// What there is to tell of routes.
@@ -253,7 +245,7 @@ impl Control {
                         return Err((Error::DataPath(why), reports));
                     }
                 }
-                Some(heard) = self.hearing.recv() => self.take_heard(heard),
+                Some(heard) = self.sockets.heard() => self.take_heard(heard),
                 change = self.watch.changed() => self.note_change(change),
                 Some(event) = self.route_events.recv() => {
                     self.log.note(Severity::Warning, "routes", event.to_string());
@@ -318,10 +310,12 @@ impl Control {
             let now = self.clock.now();
             match next {
                 None => return,
-                Some(Heard::BgpConnected { connection, stream }) => match self.bgp.connected(connection, stream) {
-                    Ok((local, remote)) => self.gateway.handle_bgp_connected(connection, local, remote, now),
-                    Err(e) => self.gateway.handle_bgp_connect_failed(connection, &e.to_string(), now),
-                },
+                Some(Heard::BgpConnected { connection, stream }) => {
+                    match self.sockets.bgp.connected(connection, stream) {
+                        Ok((local, remote)) => self.gateway.handle_bgp_connected(connection, local, remote, now),
+                        Err(e) => self.gateway.handle_bgp_connect_failed(connection, &e.to_string(), now),
+                    }
+                }
                 Some(Heard::BgpConnectFailed { connection, why }) => {
                     self.gateway.handle_bgp_connect_failed(connection, &why, now);
                 }
@@ -331,12 +325,12 @@ impl Control {
                     bytes_left = bytes_left.saturating_sub(bytes.len());
                 }
                 Some(Heard::BgpWritable { connection }) => {
-                    let room = self.bgp.room(connection);
+                    let room = self.sockets.bgp.room(connection);
                     self.gateway.handle_bgp_writable(connection, room, now);
                 }
                 Some(Heard::BgpClosed { connection, why }) => {
                     self.gateway.handle_bgp_closed(connection, &why, now);
-                    self.bgp.close(connection);
+                    self.sockets.bgp.close(connection);
                 }
                 Some(Heard::Bfd { local, remote, ttl, payload }) => {
                     self.gateway.handle_bfd(local, remote, ttl, &payload, now);
@@ -348,7 +342,7 @@ impl Control {
             if bytes_left == 0 {
                 return;
             }
-            next = self.hearing.try_recv().ok();
+            next = self.sockets.try_heard();
         }
     }
 
@@ -368,7 +362,7 @@ impl Control {
         let now = self.clock.now();
         let Ok(local) = stream.local_addr() else { return };
         let Some((connection, ttl)) = self.gateway.handle_bgp_accepted(local, remote, now) else { return };
-        if let Err(e) = self.bgp.accepted(connection, stream, ttl) {
+        if let Err(e) = self.sockets.bgp.accepted(connection, stream, ttl) {
             self.gateway.handle_bgp_closed(connection, &e.to_string(), now);
         }
     }
@@ -415,18 +409,11 @@ impl Control {
                     orders.push(Order::Sa(change));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
-                Output::Bfd(packet) => {
-                    if self.bfd.send(&packet).is_err() {
-                        self.gateway.handle_bfd_port_taken(packet.transmit.session, self.clock.now());
+                Output::Socket(order) => {
+                    if let Some(session) = self.sockets.carry_out(order) {
+                        self.gateway.handle_bfd_port_taken(session, self.clock.now());
                     }
                 }
-                Output::BfdRelease { session, local } => self.bfd.release(session, local),
-                Output::Probe(packet) => self.probes.send(&packet),
-                Output::BgpListen { neighbor, key } => self.bgp.listen(neighbor, key.as_ref()),
-                Output::BgpForget { neighbor } => self.bgp.forget(neighbor),
-                Output::BgpConnect(wanted) => self.bgp.connect(wanted),
-                Output::BgpSend { connection, bytes } => self.bgp.send(connection, bytes),
-                Output::BgpClose { connection } => self.bgp.close(connection),
                 Output::Policy(change) => {
                     self.guard.note_policy(&change);
                     orders.push(Order::Policy(change));

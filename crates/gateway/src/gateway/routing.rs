@@ -196,14 +196,7 @@ impl Gateway {
                 | Output::Policy(_)
                 | Output::Device(_)
                 | Output::Route(_)
-                | Output::Bfd(_)
-                | Output::BfdRelease { .. }
-                | Output::Probe(_)
-                | Output::BgpListen { .. }
-                | Output::BgpForget { .. }
-                | Output::BgpConnect(_)
-                | Output::BgpSend { .. }
-                | Output::BgpClose { .. }) => self.outputs.push_back(output),
+                | Output::Socket(_)) => self.outputs.push_back(output),
             }
         }
         self.is_plan_stale |= self.router.are_routes_stale();

@@ -11,14 +11,14 @@ use sa::ChildLabel;
 
 use super::{Tunnel, label_of};
 use crate::health::{self, TunnelId};
-use crate::output::{BfdPacket, Output as GatewayOutput};
+use crate::output::{BfdPacket, SocketOrder};
 use crate::status::routing::BfdStatus;
 
 /// One thing to do or to tell, in order.
 #[derive(Debug)]
 pub(super) enum Output {
     /// Do this.
-    Send(GatewayOutput),
+    Send(SocketOrder),
     /// A session with this neighbour changed.
     Changed { remote: IpAddr, tunnel: Option<TunnelId>, what: health::Bfd },
 }
@@ -133,9 +133,9 @@ impl Links {
             let output = match output {
                 bfd::Output::Transmit(transmit) => {
                     let device = self.link(transmit.session).and_then(|(_, link)| link.device.clone());
-                    Output::Send(GatewayOutput::Bfd(BfdPacket { device, transmit }))
+                    Output::Send(SocketOrder::Bfd(BfdPacket { device, transmit }))
                 }
-                bfd::Output::Release { session, local } => Output::Send(GatewayOutput::BfdRelease { session, local }),
+                bfd::Output::Release { session, local } => Output::Send(SocketOrder::BfdRelease { session, local }),
                 bfd::Output::Event(event) => {
                     let Some((pair, link)) = self.link(event.session) else { continue };
                     let what = match event.kind {

@@ -21,7 +21,7 @@ use sa::ChildLabel;
 
 use super::{Tunnel, label_of, policy};
 use crate::health::TunnelId;
-use crate::output::{BgpConnect, GatewayEvent, Hop, Output, Route, RouteChange, Severity, Via};
+use crate::output::{BgpConnect, GatewayEvent, Hop, Output, Route, RouteChange, Severity, SocketOrder, Via};
 use crate::status::routing::{BgpPath, BgpStatus, NeighborStatus};
 
 /// How far away an internal neighbour without a tunnel may be.
@@ -360,18 +360,18 @@ impl Bgp {
                     let device = self.neighbor(neighbor).and_then(|neighbor| neighbor.device.clone());
                     let (ttl, min_ttl) = (ttl.sent(), ttl.least());
                     let connect = BgpConnect { connection, local, remote, device, password, ttl, min_ttl };
-                    self.outputs.push_back(Output::BgpConnect(connect));
+                    self.order(SocketOrder::BgpConnect(connect));
                 }
                 bgp::Output::Listen { remote, password, .. } => {
-                    self.outputs.push_back(Output::BgpListen { neighbor: remote, key: password });
+                    self.order(SocketOrder::BgpListen { neighbor: remote, key: password });
                 }
                 bgp::Output::Unlisten { remote, .. } => {
-                    self.outputs.push_back(Output::BgpForget { neighbor: remote });
+                    self.order(SocketOrder::BgpForget { neighbor: remote });
                 }
                 bgp::Output::Send { connection, bytes } => {
-                    self.outputs.push_back(Output::BgpSend { connection, bytes });
+                    self.order(SocketOrder::BgpSend { connection, bytes });
                 }
-                bgp::Output::Close { connection } => self.outputs.push_back(Output::BgpClose { connection }),
+                bgp::Output::Close { connection } => self.order(SocketOrder::BgpClose { connection }),
                 bgp::Output::Route(change) => self.take_route(&change),
                 bgp::Output::Event(event) => {
                     let severity = match event.kind.severity() {
@@ -383,6 +383,10 @@ impl Bgp {
                 }
             }
         }
+    }
+
+    fn order(&mut self, order: SocketOrder) {
+        self.outputs.push_back(Output::Socket(order));
     }
 
     fn take_route(&mut self, change: &speaker::RouteChange) {

@@ -29,7 +29,7 @@ use model::{Config, ProbeKind};
 use sa::ChildLabel;
 
 use crate::health::{self, BfdUse, Health, HealthConfig, LossThreshold, ProbeConfig, Signal, TunnelId};
-use crate::output::{GatewayEvent, Output, ProbePacket, Route, Severity};
+use crate::output::{GatewayEvent, Output, ProbePacket, Route, Severity, SocketOrder};
 use crate::status::routing::{BfdStatus, BgpPath, BgpStatus, ProbeStatus, TunnelStatus, VpnStatus};
 
 use self::bfd::Links;
@@ -370,7 +370,7 @@ impl Router {
 
     fn take_link(&mut self, output: bfd::Output, now: Instant) {
         match output {
-            bfd::Output::Send(output) => self.outputs.push_back(output),
+            bfd::Output::Send(order) => self.outputs.push_back(Output::Socket(order)),
             bfd::Output::Changed { remote, tunnel, what } => {
                 let connection = tunnel.and_then(|id| Some(self.tunnels.get(&id)?.label.connection.clone()));
                 let (severity, text) = match &what {
@@ -394,7 +394,7 @@ impl Router {
             health::Output::Probe(probe) => {
                 if let Some(tunnel) = self.tunnels.get(&probe.tunnel) {
                     let packet = ProbePacket { device: tunnel.device.clone(), probe };
-                    self.outputs.push_back(Output::Probe(packet));
+                    self.outputs.push_back(Output::Socket(SocketOrder::Probe(packet)));
                 }
             }
             health::Output::Verdict(verdict) => {

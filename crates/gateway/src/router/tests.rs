@@ -66,7 +66,7 @@ impl Played {
         while let Some(output) = self.router.poll_output() {
             if let Output::Event(event) = output {
                 self.events.push(event.text);
-            } else if let Output::Probe(probe) = output {
+            } else if let Output::Socket(SocketOrder::Probe(probe)) = output {
                 self.probes.push(probe);
             }
         }
@@ -232,7 +232,7 @@ fn a_silent_bfd_neighbor_costs_the_tunnel_its_traffic_within_the_detection_time(
                 }
             }
             while let Some(output) = played.router.poll_output() {
-                if let (Output::Bfd(BfdPacket { transmit: t, .. }), false) = (output, is_cut)
+                if let (Output::Socket(SocketOrder::Bfd(BfdPacket { transmit: t, .. })), false) = (output, is_cut)
                     && t.remote.ip() == far.ip()
                 {
                     let at = SocketAddr::new(far.ip(), ::bfd::PORT);
@@ -266,7 +266,7 @@ fn with_bgp(config: &mut Config) {
 fn dialled(router: &mut Router) -> Vec<(String, Option<String>)> {
     let mut all = Vec::new();
     while let Some(output) = router.poll_output() {
-        if let Output::BgpConnect(connect) = output {
+        if let Output::Socket(SocketOrder::BgpConnect(connect)) = output {
             all.push((connect.remote.to_string(), connect.device.map(|name| name.to_string())));
         }
     }

@@ -138,15 +138,7 @@ impl Site {
                 Ok(())
             }
             Output::Route(RouteChange::AddRule(_) | RouteChange::RemoveRule(_)) => Ok(()),
-            Output::Learnt(_)
-            | Output::Bfd(_)
-            | Output::BfdRelease { .. }
-            | Output::Probe(_)
-            | Output::BgpListen { .. }
-            | Output::BgpForget { .. }
-            | Output::BgpConnect(_)
-            | Output::BgpSend { .. }
-            | Output::BgpClose { .. } => Ok(()),
+            Output::Learnt(_) | Output::Socket(_) => Ok(()),
             Output::Event(event) => {
                 self.events.push(event);
                 Ok(())

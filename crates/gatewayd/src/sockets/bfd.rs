@@ -17,7 +17,7 @@ const LONGEST: usize = 128;
 
 /// The sockets of BFD. They are opened when the first session sends.
 #[derive(Debug)]
-pub struct BfdSockets {
+pub(super) struct BfdSockets {
     heard: mpsc::Sender<Heard>,
     listeners: BTreeMap<bool, Option<Task>>,
     senders: BTreeMap<SessionId, (SocketAddr, BfdSocket)>,
@@ -25,7 +25,7 @@ pub struct BfdSockets {
 
 impl BfdSockets {
     /// No socket yet.
-    pub fn new(heard: mpsc::Sender<Heard>) -> Self {
+    pub(super) fn new(heard: mpsc::Sender<Heard>) -> Self {
         Self { heard, listeners: BTreeMap::new(), senders: BTreeMap::new() }
     }
 
@@ -33,7 +33,7 @@ impl BfdSockets {
     ///
     /// # Errors
     /// `AddrInUse` when the source port belongs to somebody else.
-    pub fn send(&mut self, packet: &BfdPacket) -> io::Result<()> {
+    pub(super) fn send(&mut self, packet: &BfdPacket) -> io::Result<()> {
         let transmit = &packet.transmit;
         self.listen(transmit.local.is_ipv4());
         let known = self.senders.get(&transmit.session).filter(|(local, _)| *local == transmit.local);
@@ -61,7 +61,7 @@ impl BfdSockets {
     }
 
     /// A session sends no more from here.
-    pub fn release(&mut self, session: SessionId, local: SocketAddr) {
+    pub(super) fn release(&mut self, session: SessionId, local: SocketAddr) {
         if self.senders.get(&session).is_some_and(|(known, _)| *known == local) {
             self.senders.remove(&session);
         }

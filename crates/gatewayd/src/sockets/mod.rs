@@ -11,14 +11,17 @@ mod probe;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ::bfd::SessionId;
 use ::bgp::ConnectionId;
+use gateway::SocketOrder;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub use self::bfd::BfdSockets;
 pub use self::bgp::BgpSockets;
-pub use self::probe::ProbeSockets;
+
+use self::bfd::BfdSockets;
+use self::probe::ProbeSockets;
 
 /// What waits for the control loop at most.
 const WAITING: usize = 1_024;
@@ -88,9 +91,51 @@ pub enum Heard {
     },
 }
 
-/// The queue of what came in.
-pub fn queue() -> (mpsc::Sender<Heard>, mpsc::Receiver<Heard>) {
-    mpsc::channel(WAITING)
+/// All of them, and the queue of what came in.
+#[derive(Debug)]
+pub struct Sockets {
+    bfd: BfdSockets,
+    probes: ProbeSockets,
+    /// Those of BGP.
+    pub bgp: BgpSockets,
+    heard: mpsc::Receiver<Heard>,
+}
+
+impl Default for Sockets {
+    /// No socket yet.
+    fn default() -> Self {
+        let (sender, heard) = mpsc::channel(WAITING);
+        let (bfd, probes) = (BfdSockets::new(sender.clone()), ProbeSockets::new(sender.clone()));
+        Self { bfd, probes, bgp: BgpSockets::new(sender), heard }
+    }
+}
+
+impl Sockets {
+    /// Does what the gateway says. A BFD session comes back whose source port belongs to somebody else.
+    pub fn carry_out(&mut self, order: SocketOrder) -> Option<SessionId> {
+        match order {
+            SocketOrder::Bfd(packet) => return self.bfd.send(&packet).is_err().then_some(packet.transmit.session),
+            SocketOrder::BfdRelease { session, local } => self.bfd.release(session, local),
+            SocketOrder::Probe(packet) => self.probes.send(&packet),
+            SocketOrder::BgpListen { neighbor, key } => self.bgp.listen(neighbor, key.as_ref()),
+            SocketOrder::BgpForget { neighbor } => self.bgp.forget(neighbor),
+            SocketOrder::BgpConnect(wanted) => self.bgp.connect(wanted),
+            SocketOrder::BgpSend { connection, bytes } => self.bgp.send(connection, bytes),
+            SocketOrder::BgpClose { connection } => self.bgp.close(connection),
+        }
+        None
+    }
+
+    /// Waits for something to come in; `None` never comes while this lives. Nothing is lost when this is dropped before
+    /// it is done.
+    pub async fn heard(&mut self) -> Option<Heard> {
+        self.heard.recv().await
+    }
+
+    /// What came in already.
+    pub fn try_heard(&mut self) -> Option<Heard> {
+        self.heard.try_recv().ok()
+    }
 }
 
 /// A task that ends when this is dropped.

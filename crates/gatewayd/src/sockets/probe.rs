@@ -35,19 +35,19 @@ struct Asked {
 
 /// The sockets of probes, by the tunnel's device.
 #[derive(Debug)]
-pub struct ProbeSockets {
+pub(super) struct ProbeSockets {
     heard: mpsc::Sender<Heard>,
     sockets: BTreeMap<Arc<str>, (Asked, Asker, Task)>,
 }
 
 impl ProbeSockets {
     /// No socket yet.
-    pub fn new(heard: mpsc::Sender<Heard>) -> Self {
+    pub(super) fn new(heard: mpsc::Sender<Heard>) -> Self {
         Self { heard, sockets: BTreeMap::new() }
     }
 
     /// Sends a probe. One that cannot be sent is lost, as far as the tunnel's health is concerned.
-    pub fn send(&mut self, packet: &ProbePacket) {
+    pub(super) fn send(&mut self, packet: &ProbePacket) {
         if let Err(e) = self.try_send(packet) {
             debug!("a probe of {} through {}: {e}", packet.probe.target, packet.device);
             // Its device may be another one by now.
