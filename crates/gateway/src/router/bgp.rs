@@ -44,6 +44,7 @@ pub(crate) struct Bgp {
     speaker: Speaker,
     model: model::Bgp,
     router_id: Ipv4Addr,
+    max_paths: usize,
     neighbors: BTreeMap<IpAddr, Neighbor>,
     by_id: BTreeMap<NeighborId, IpAddr>,
     last_id: u32,
@@ -90,6 +91,13 @@ fn router_id(config: &Config, bgp: &model::Bgp) -> Option<Ipv4Addr> {
     bgp.router_id.or_else(|| bgp.neighbors.iter().find_map(of_tunnel))
 }
 
+/// How many equal paths are used: what was configured, and at least one for each tunnel of a VPN connection whose tunnels
+/// all carry traffic.
+fn max_paths(config: &Config, bgp: &model::Bgp) -> usize {
+    let active = config.vpns.iter().filter(|vpn| vpn.mode == model::Mode::ActiveActive).map(|vpn| vpn.tunnels.len());
+    active.max().unwrap_or(1).max(usize::try_from(bgp.multipath).unwrap_or(1))
+}
+
 impl Bgp {
     /// The speaker that a configuration asks for; `None` when it asks for none, or its identifier cannot be told: then
     /// why.
@@ -104,7 +112,7 @@ impl Bgp {
             return Some(Err("BGP needs a router-id: no neighbour's tunnel has an IPv4 address of ours"));
         };
         let options = SpeakerOptions {
-            max_paths: usize::try_from(bgp.multipath).unwrap_or(1),
+            max_paths: max_paths(config, bgp),
             restart_time: bgp.restart_time,
             is_restarting,
             ..SpeakerOptions::of(bgp.asn, router_id)
@@ -113,6 +121,7 @@ impl Bgp {
             speaker: Speaker::new(options, random, now),
             model: bgp.clone(),
             router_id,
+            max_paths: max_paths(config, bgp),
             neighbors: BTreeMap::new(),
             by_id: BTreeMap::new(),
             last_id: 0,
@@ -127,11 +136,12 @@ impl Bgp {
 
     /// Whether this speaker can go on under another configuration.
     pub(crate) fn suits(&self, config: &Config) -> bool {
-        let fixed = |bgp: &model::Bgp| (bgp.asn, bgp.multipath, bgp.restart_time);
-        config
-            .bgp
-            .as_ref()
-            .is_some_and(|bgp| fixed(bgp) == fixed(&self.model) && router_id(config, bgp) == Some(self.router_id))
+        let fixed = |bgp: &model::Bgp| (bgp.asn, bgp.restart_time);
+        config.bgp.as_ref().is_some_and(|bgp| {
+            fixed(bgp) == fixed(&self.model)
+                && max_paths(config, bgp) == self.max_paths
+                && router_id(config, bgp) == Some(self.router_id)
+        })
     }
 
     /// Makes neighbours and announcements those of the configuration.
