@@ -4,7 +4,7 @@
 #   unshare --mount --propagation private sh packaging/debian/test.sh simplon_0.1.0_amd64.deb
 set -eu
 package=$1
-base=$(mktemp -d)
+base=/mnt
 mount -t tmpfs tmpfs "$base"
 mkdir "$base/upper" "$base/work" "$base/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" "$base/root"
