@@ -141,8 +141,8 @@ fn search(start: f64, tolerated: f64, mut send: impl FnMut(f64) -> io::Result<Ou
         tried.push(outcome);
         if outcome.lost_percent <= tolerated {
             passes = Some(rate);
-            // More than it can the sender need not be asked for.
-            if outcome.sent_per_second < 0.9 * rate {
+            // A sender that is asked for more sleeps less, up to a point.
+            if outcome.sent_per_second < 0.5 * rate {
                 break;
             }
         } else {
