@@ -259,7 +259,7 @@ proptest! {
     #[test]
     fn without_being_asked_no_secret_is_written(config in config()) {
         let text = simplon_toml::write(&config);
-        prop_assert!(!text.lines().any(|line| line.starts_with("psk")), "{}", text);
+        prop_assert!(!text.lines().any(|line| line.starts_with("psk =") || line.starts_with("password =")), "{}", text);
     }
 }
 
@@ -443,9 +443,17 @@ fn config() -> impl Strategy<Value = Config> {
             connection.name = name;
             for (index, child) in connection.children.iter_mut().enumerate() {
                 child.name = format!("{}{index}", children[index]);
-                if let Routing::Device { name, .. } = &mut child.routing {
+                if let Routing::Device { name, addresses, .. } = &mut child.routing {
                     devices += 1;
                     *name = format!("dev{devices}");
+                    // The inside networks of two tunnels must not overlap.
+                    for (index, address) in addresses.iter_mut().enumerate() {
+                        let apart = match address {
+                            IpNet::V4(_) => format!("169.254.{devices}.{}/30", 4 * index + 2),
+                            IpNet::V6(_) => format!("fd00:{devices}:{index}::2/126"),
+                        };
+                        *address = apart.parse().unwrap();
+                    }
                 }
             }
             connection
