@@ -34,12 +34,18 @@ use crate::{Error, host, metrics, routes};
 const FAREWELL: Duration = Duration::from_millis(1_200);
 /// Reports that are handled before anything else gets its turn.
 const BATCH: usize = 256;
+/// Learnt routes that wait for the kernel at most before BGP is heard again: some 50 ms of its time. A route of the plan
+/// waits behind them.
+const BACKLOG: usize = 8_192;
+/// How soon that is looked at again.
+const BACKLOG_LOOK: Duration = Duration::from_millis(2);
 /// How long changes of the kernel's routing are gathered before they are looked at.
 const SETTLE: Duration = Duration::from_millis(50);
 /// At most this often: with a thousand connections it takes a while.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Bytes of BGP that are handled before anything else gets its turn: a full table is some fifty million.
-const HEARD_BYTES: usize = 1 << 20;
+/// Bytes of BGP that are handled before anything else gets its turn: some thousand routes. A full table is some twenty
+/// million bytes, and BFD with a neighbour may not rest for longer than a few tens of milliseconds.
+const HEARD_BYTES: usize = 16 << 10;
 /// How often the traffic of a tunnel is looked at while it is drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
 /// How long the data path may take to say what it counted.
@@ -235,7 +241,11 @@ impl Control {
             if self.gateway.is_draining() {
                 due = due.min(self.drain_look_at);
             }
-            let wait = self.clock.until(due);
+            let mut wait = self.clock.until(due);
+            let takes_routes = world.route_backlog() < BACKLOG;
+            if !takes_routes {
+                wait = wait.min(BACKLOG_LOOK);
+            }
             tokio::select! {
                 report = reports.recv() => {
                     let Some(report) = report else {
@@ -245,7 +255,7 @@ impl Control {
                         return Err((Error::DataPath(why), reports));
                     }
                 }
-                Some(heard) = self.sockets.heard() => self.take_heard(heard),
+                Some(heard) = self.sockets.heard(takes_routes) => self.take_heard(heard),
                 change = self.watch.changed() => self.note_change(change),
                 Some(event) = self.route_events.recv() => {
                     self.log.note(Severity::Warning, "routes", event.to_string());

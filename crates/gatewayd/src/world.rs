@@ -149,6 +149,11 @@ impl World {
         }));
     }
 
+    /// How many changes of routes the kernel has not been asked for yet.
+    pub fn route_backlog(&self) -> usize {
+        self.routes.as_ref().map_or(0, Routes::backlog)
+    }
+
     /// What an earlier run left behind and nobody has wanted since is removed now.
     pub fn end_grace(&self) {
         if let Ok(routes) = self.routes() {

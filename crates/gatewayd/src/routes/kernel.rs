@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::{Instant, Machine};
@@ -84,6 +85,7 @@ impl Kernel {
             orders.into_iter().for_each(|order| self.hear_order(order));
             self.table.handle_timeout(self.clock.now());
             let busy = self.carry_out() || !heard_all;
+            self.orders.unwritten.store(self.table.unwritten(), Ordering::Relaxed);
             if (heard_all && self.table.is_settled()) || self.pause_until.is_some() {
                 self.answer();
                 if self.ending.is_some() {

@@ -20,6 +20,7 @@ mod table;
 mod tests;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -57,15 +58,19 @@ enum Order {
 
 /// What this side and the thread share. Orders that have not been taken are bounded by the routes that there are.
 #[derive(Default)]
-struct Orders(Mutex<Vec<Order>>);
+struct Orders {
+    queue: Mutex<Vec<Order>>,
+    /// Routes that the thread has taken and the kernel has not.
+    unwritten: AtomicUsize,
+}
 
 impl Orders {
     fn push(&self, orders: impl IntoIterator<Item = Order>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(orders);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(orders);
     }
 
     fn take(&self) -> Vec<Order> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -142,6 +147,12 @@ impl Routes {
     /// Everything is wanted that will be: what an earlier process left beside that is removed now.
     pub fn end_grace(&self) {
         self.order(Order::EndGrace);
+    }
+
+    /// How many changes the kernel has not been asked for yet, about: whoever has many more should wait.
+    pub fn backlog(&self) -> usize {
+        let queued = self.orders.queue.lock().unwrap_or_else(PoisonError::into_inner).len();
+        queued + self.orders.unwritten.load(Ordering::Relaxed)
     }
 
     /// Waits until everything that was wanted before has been tried.

@@ -225,6 +225,11 @@ impl Table {
         }
     }
 
+    /// How many places differ from what is wanted, or may.
+    pub fn unwritten(&self) -> usize {
+        self.due.len() + self.in_flight.len()
+    }
+
     /// How many routes stand how.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();

@@ -23,7 +23,7 @@ use super::{Heard, Task};
 /// The port of BGP (RFC 4271 §8).
 const PORT: u16 = 179;
 /// What is read at once at most, in bytes.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 16 << 10;
 /// What waits to be written on a connection at most before the speaker holds UPDATE messages back, in bytes.
 const ROOM: usize = 256 << 10;
 /// How long the listener rests when the host lacks something, such as file descriptors.

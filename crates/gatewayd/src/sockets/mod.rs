@@ -1,8 +1,10 @@
-//! The sockets of BFD, of probes and of BGP: what the gateway wants sent goes out, and what comes in is put into one
-//! queue that the control loop hears.
+//! The sockets of BFD, of probes and of BGP: what the gateway wants sent goes out, and what comes in is put into queues
+//! that the control loop hears.
 //!
-//! Each socket has a task that reads it. The queue is bounded: while the control loop is behind, BGP's connections wait
-//! (TCP slows the neighbour down), and packets of BFD and probes are dropped, as the network might have done.
+//! Each socket has a task that reads it. BFD and probes have a queue of their own, which is heard first: a full table
+//! that BGP brings must not look like a dead path. Both queues are bounded: while the control loop is behind, BGP's
+//! connections wait (TCP slows the neighbour down), and packets of BFD and probes are dropped, as the network might
+//! have done.
 
 mod bfd;
 mod bgp;
@@ -23,8 +25,10 @@ pub use self::bgp::BgpSockets;
 use self::bfd::BfdSockets;
 use self::probe::ProbeSockets;
 
-/// What waits for the control loop at most.
-const WAITING: usize = 1_024;
+/// Packets of BFD and probes that wait for the control loop at most.
+const PACKETS: usize = 4_096;
+/// What of BGP waits at most: with full chunks this is 4 MB.
+const CHUNKS: usize = 256;
 
 /// Something that came in.
 #[derive(Debug)]
@@ -98,15 +102,17 @@ pub struct Sockets {
     probes: ProbeSockets,
     /// Those of BGP.
     pub bgp: BgpSockets,
-    heard: mpsc::Receiver<Heard>,
+    packets: mpsc::Receiver<Heard>,
+    chunks: mpsc::Receiver<Heard>,
 }
 
 impl Default for Sockets {
     /// No socket yet.
     fn default() -> Self {
-        let (sender, heard) = mpsc::channel(WAITING);
-        let (bfd, probes) = (BfdSockets::new(sender.clone()), ProbeSockets::new(sender.clone()));
-        Self { bfd, probes, bgp: BgpSockets::new(sender), heard }
+        let (sender, packets) = mpsc::channel(PACKETS);
+        let (bfd, probes) = (BfdSockets::new(sender.clone()), ProbeSockets::new(sender));
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        Self { bfd, probes, bgp: BgpSockets::new(sender), packets, chunks }
     }
 }
 
@@ -126,15 +132,19 @@ impl Sockets {
         None
     }
 
-    /// Waits for something to come in; `None` never comes while this lives. Nothing is lost when this is dropped before
-    /// it is done.
-    pub async fn heard(&mut self) -> Option<Heard> {
-        self.heard.recv().await
+    /// Waits for something to come in, of BGP only where `takes_chunks` says so; `None` never comes while this lives.
+    /// Nothing is lost when this is dropped before it is done.
+    pub async fn heard(&mut self, takes_chunks: bool) -> Option<Heard> {
+        tokio::select! {
+            biased;
+            packet = self.packets.recv() => packet,
+            chunk = self.chunks.recv(), if takes_chunks => chunk,
+        }
     }
 
     /// What came in already.
     pub fn try_heard(&mut self) -> Option<Heard> {
-        self.heard.try_recv().ok()
+        self.packets.try_recv().or_else(|_| self.chunks.try_recv()).ok()
     }
 }
 
