@@ -53,7 +53,8 @@ enum Have {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trouble {
     No,
-    Refused(Arc<str>),
+    /// A pointer to the words: there may be a million entries, and few of them have any.
+    Refused(Arc<Arc<str>>),
     InTheWay(Option<u8>),
 }
 
@@ -218,7 +219,7 @@ impl Table {
         match (&entry.want, &entry.have, &entry.trouble) {
             (None, ..) => Standing::Absent,
             (_, _, Trouble::InTheWay(who)) => Standing::InTheWay(*who),
-            (_, _, Trouble::Refused(why)) => Standing::Refused(why.clone()),
+            (_, _, Trouble::Refused(why)) => Standing::Refused((**why).clone()),
             (Some(path), _, Trouble::No) if self.paths.get(path).is_some_and(Option::is_none) => Standing::Waits,
             (_, Have::Yes(_), Trouble::No) if !self.due.contains(&place) => Standing::InPlace,
             (_, Have::Yes(_) | Have::Unknown | Have::No, Trouble::No) => Standing::Coming,
@@ -277,8 +278,9 @@ impl Table {
             Err((_, why)) => {
                 entry.have = Have::Unknown;
                 let why: Arc<str> = why.into();
-                if entry.trouble != Trouble::Refused(why.clone()) {
-                    entry.trouble = Trouble::Refused(why.clone());
+                let trouble = Trouble::Refused(Arc::new(why.clone()));
+                if entry.trouble != trouble {
+                    entry.trouble = trouble;
                     self.news.refused.entry(why).or_insert((0, place)).0 += 1;
                 }
                 let wait = entry.back_off(BACK_OFF.0, now);
