@@ -8,6 +8,7 @@
 //! Left out: delay and reordering of packets, which need a kernel with netem.
 
 pub mod bench;
+pub mod bgp_peer;
 pub mod capture;
 mod clock;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod spec;
 pub mod topology;
 pub mod wire;
 
+pub use bgp_peer::BgpPeerKind;
 pub use error::{Error, Result};
 pub use matrix::{Case, Entry, Found, Outcome, entries, matrix, run_all};
 pub use peer::PeerKind;

@@ -25,6 +25,11 @@ const PEERS: &[(&str, &str)] = &[
     ("/usr/sbin/ethtool", "ethtool"),
     ("/usr/bin/busybox", "busybox-static"),
     ("/usr/bin/dpkg-deb", "dpkg"),
+    ("/usr/sbin/bird", "bird2"),
+    ("/usr/bin/vtysh", "frr"),
+    ("/usr/bin/gobgpd", "gobgpd"),
+    ("/usr/sbin/exabgp", "exabgp"),
+    ("/usr/sbin/bgpctl", "openbgpd"),
 ];
 
 /// What the benchmark measures simplon beside, and with.
@@ -33,7 +38,6 @@ const BENCH: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/wireguard-go", "wireguard-go"),
     ("/usr/bin/wg", "wireguard-tools"),
-    ("/usr/sbin/bird", "bird2"),
     ("/usr/bin/taskset", "util-linux"),
     ("/usr/bin/ss", "iproute2"),
 ];

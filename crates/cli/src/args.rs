@@ -286,6 +286,8 @@ pub(crate) enum LabCommand {
     Shell(LabShellArgs),
     /// Run every combination of scenarios, peers, versions and roles
     Matrix(LabMatrixArgs),
+    /// Measure what each failover costs traffic: medians over several rounds
+    Failover(LabFailoverArgs),
 }
 
 #[derive(Args, Debug)]
@@ -323,6 +325,9 @@ pub(crate) struct LabRunArgs {
     /// All tunnels carry traffic, each flow one (scenarios with several tunnels)
     #[arg(long)]
     pub(crate) active_active: bool,
+    /// No BFD beside BGP: only its hold timer notices a cut
+    #[arg(long)]
+    pub(crate) hold_timer: bool,
     /// The report as JSON, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -348,6 +353,19 @@ pub(crate) struct LabShellArgs {
     /// Show every command
     #[arg(short = 'x', long)]
     pub(crate) echo: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabFailoverArgs {
+    /// How often each one
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    pub(crate) rounds: usize,
+    /// Only those whose case has this word in it
+    #[arg(value_name = "WORD")]
+    pub(crate) words: Vec<String>,
+    /// The figures as JSON, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use lab::{Encapsulation, Initiator, Options, PeerKind, Scenario, Suite, Version, routing};
 
-use crate::args::{LabCommand, LabMatrixArgs, LabRunArgs, LabShellArgs};
+use crate::args::{LabCommand, LabFailoverArgs, LabMatrixArgs, LabRunArgs, LabShellArgs};
 use crate::exit::{Code, Failed};
 use crate::say;
 use crate::table::aligned;
@@ -16,6 +16,7 @@ pub(crate) fn run(command: LabCommand) -> Result<Code, Failed> {
         LabCommand::Run(args) => run_one(args),
         LabCommand::Shell(args) => shell(&args),
         LabCommand::Matrix(args) => matrix(&args),
+        LabCommand::Failover(args) => failover(&args),
     }
 }
 
@@ -71,6 +72,9 @@ fn run_routed(scenario: routing::Scenario, args: &LabRunArgs) -> Result<Code, Fa
     if args.active_active {
         options.mode = routing::Mode::ActiveActive;
     }
+    if args.hold_timer {
+        options.watch = routing::Watch::HoldTimer;
+    }
     if let Some(cloud) = args.cloud.as_ref().or(args.peer.as_ref()) {
         options.cloud = parse(cloud)?;
     }
@@ -115,6 +119,18 @@ fn matrix(args: &LabMatrixArgs) -> Result<Code, Failed> {
     }
     let held = outcomes.iter().all(|outcome| outcome.passed || outcome.skipped.is_some());
     Ok(if held { Code::Ok } else { Code::Failed })
+}
+
+fn failover(args: &LabFailoverArgs) -> Result<Code, Failed> {
+    if let Some(code) = enter(&[], args.json)? {
+        return Ok(code);
+    }
+    let mut err = std::io::stderr();
+    let progress = |case: &str| {
+        let _ = std::io::Write::write_all(&mut err, format!("{case}\n").as_bytes());
+    };
+    let rows = routing::failover(args.rounds, &args.words, progress).map_err(failed)?;
+    if args.json { say_json(&rows) } else { say(&routing::failover_table(&rows)) }
 }
 
 /// Runs the same command again where an ordinary user is root; its end, if that is what happened.

@@ -57,7 +57,10 @@ impl Daemon {
         let words = [&self.program, "gateway", "-c", &configuration, "--socket", &socket.to_string_lossy()];
         let log = self.dir.join("log");
         let mut process = self.node.spawn(&words, &env, &log)?;
-        let loaded = || fs::read_to_string(&log).is_ok_and(|text| text.contains("event=\"loaded\""));
+        // Traffic is held from the moment on at which it says so; where there is no connection, none is.
+        let toml = fs::read_to_string(self.dir.join("simplon.toml")).unwrap_or_default();
+        let said = if toml.contains("[connection.") { "event=\"loaded\"" } else { "gateway starts" };
+        let loaded = || fs::read_to_string(&log).is_ok_and(|text| text.contains(said));
         let started = clock::wait_for("simplon's configuration", Duration::from_secs(15), || {
             Ok((socket.exists() && loaded()) || !process.is_running())
         });
@@ -145,6 +148,14 @@ impl Daemon {
         tail(&fs::read_to_string(self.dir.join("log")).unwrap_or_default(), lines)
     }
 
+    /// Ends it as a power cut would.
+    pub(super) fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+            let _ = fs::remove_file(self.socket());
+        }
+    }
+
     /// Ends it.
     pub(super) fn stop(&mut self) {
         self.process = None;
@@ -165,4 +176,9 @@ pub(super) fn is_up(status: &Value, connection: &str) -> bool {
 /// The tunnels that carry the traffic of the first VPN connection.
 pub(super) fn active(status: &Value) -> Vec<String> {
     list(&status["vpns"][0]["active"]).filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// The neighbour of this address.
+pub(super) fn neighbor<'a>(status: &'a Value, address: &str) -> &'a Value {
+    list(&status["bgp"]["neighbors"]).find(|n| n["address"] == address).unwrap_or(&Value::Null)
 }

@@ -62,10 +62,14 @@ pub(super) struct Site {
 pub(super) struct Gateway {
     pub(super) name: String,
     pub(super) node: Node,
+    /// Its own addresses towards the internet.
+    pub(super) outside: Vec<Ipv4Addr>,
     /// Its address as the internet sees it.
     pub(super) public: Ipv4Addr,
     /// Its address towards the site's router or host.
     pub(super) inside: Ipv4Addr,
+    /// The router's address on the link to it.
+    pub(super) router: Ipv4Addr,
 }
 
 impl Site {
@@ -184,15 +188,17 @@ fn gateway(
     // As simplon asks, where flows are spread over tunnels.
     node.sysctl(&["net.ipv4.fib_multipath_hash_policy=1"])?;
     let mut inside = net(site.lan)?.addr();
+    let mut router_address = net(site.host)?.addr();
     if let Some(router) = router {
         lab.link((&node, "inside"), (router, plan.name))?;
         let (own, routers) = plan.link;
         node.address("inside", own)?;
         router.address(plan.name, routers)?;
-        inside = net(own)?.addr();
-        node.route(site.network, &net(routers)?.addr().to_string())?;
+        (inside, router_address) = (net(own)?.addr(), net(routers)?.addr());
+        node.route(site.network, &router_address.to_string())?;
     }
-    Ok(Gateway { name: plan.name.into(), node, public, inside })
+    let outside = outside.iter().map(Ipv4Net::addr).collect();
+    Ok(Gateway { name: plan.name.into(), node, outside, public, inside, router: router_address })
 }
 
 pub(super) fn net(text: &str) -> Result<Ipv4Net> {

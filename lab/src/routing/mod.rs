@@ -4,9 +4,12 @@
 //! 10 ms, lets something happen, and says exactly what was lost. Everything that passed the internet between the
 //! gateways is looked at, as in the scenarios of one connection.
 
+mod bgp_link;
+mod bgp_tunnels;
 mod charon;
 mod config;
 mod daemon;
+mod failover;
 mod follower;
 mod ground;
 mod loss;
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::bgp_peer::BgpPeerKind;
 use crate::capture::Capture;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -36,26 +40,52 @@ use self::ground::Ground;
 use self::report::Reporter;
 use self::stream::Stream;
 
+pub use failover::{Row, failover, failover_table};
 pub use loss::Loss;
 pub use report::{Event as EventReport, Log, Report};
 pub use stream::{INTERVAL, Losses};
 
 /// A routed scenario.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// One customer gateway, two endpoints, static routes.
     TwoTunnels,
+    /// A NEC IX behind NAT, two tunnels, BGP.
+    NecIxVgwBgp,
+    /// Two IPsec connections of one cloud, a VPN connection with two tunnels of another, BGP.
+    AlibabaVgwBgp,
+    /// Two customer gateways, two endpoints, four tunnels, BGP.
+    TwoDevices,
+    /// Another BGP speaker on a plain link.
+    Bgp(BgpPeerKind),
 }
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 1] = [Self::TwoTunnels];
+    pub const ALL: [Self; 9] = [
+        Self::TwoTunnels,
+        Self::NecIxVgwBgp,
+        Self::AlibabaVgwBgp,
+        Self::TwoDevices,
+        Self::Bgp(BgpPeerKind::Bird),
+        Self::Bgp(BgpPeerKind::Frr),
+        Self::Bgp(BgpPeerKind::Gobgp),
+        Self::Bgp(BgpPeerKind::Exabgp),
+        Self::Bgp(BgpPeerKind::Openbgpd),
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TwoTunnels => "two-tunnels",
+            Self::NecIxVgwBgp => "nec-ix-vgw-bgp",
+            Self::AlibabaVgwBgp => "alibaba-vgw-bgp",
+            Self::TwoDevices => "two-devices",
+            Self::Bgp(BgpPeerKind::Bird) => "bgp-bird",
+            Self::Bgp(BgpPeerKind::Frr) => "bgp-frr",
+            Self::Bgp(BgpPeerKind::Gobgp) => "bgp-gobgp",
+            Self::Bgp(BgpPeerKind::Exabgp) => "bgp-exabgp",
+            Self::Bgp(BgpPeerKind::Openbgpd) => "bgp-openbgpd",
         }
     }
 
@@ -63,12 +93,26 @@ impl Scenario {
     pub const fn summary(self) -> &'static str {
         match self {
             Self::TwoTunnels => "a customer gateway with two tunnels and static routes loses one of them",
+            Self::NecIxVgwBgp => {
+                "a NEC IX behind a NAT exchanges routes by BGP over two tunnels, and loses one after the other"
+            }
+            Self::AlibabaVgwBgp => "two clouds exchange routes by BGP over two tunnels, and lose one after the other",
+            Self::TwoDevices => "two customer gateways with four tunnels and BGP, of which one dies",
+            Self::Bgp(BgpPeerKind::Bird) => "BGP and BFD with BIRD on a plain link",
+            Self::Bgp(BgpPeerKind::Frr) => "BGP and BFD with FRR on a plain link",
+            Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
+            Self::Bgp(BgpPeerKind::Exabgp) => "BGP with ExaBGP on a plain link",
+            Self::Bgp(BgpPeerKind::Openbgpd) => "BGP with OpenBGPD on a plain link",
         }
     }
 
     const fn drawing(self) -> &'static str {
         match self {
             Self::TwoTunnels => two_tunnels::DRAWING,
+            Self::NecIxVgwBgp => bgp_tunnels::NEC_DRAWING,
+            Self::AlibabaVgwBgp => bgp_tunnels::ALIBABA_DRAWING,
+            Self::TwoDevices => bgp_tunnels::DEVICES_DRAWING,
+            Self::Bgp(_) => bgp_link::DRAWING,
         }
     }
 }
@@ -76,6 +120,12 @@ impl Scenario {
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl Serialize for Scenario {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -181,6 +231,17 @@ pub enum Mode {
     ActiveActive,
 }
 
+/// What watches the sessions of BGP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watch {
+    /// BFD, 3 × 100 ms.
+    #[default]
+    Bfd,
+    /// The hold timer alone.
+    HoldTimer,
+}
+
 /// What the cloud's endpoints are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -224,6 +285,8 @@ pub struct Options {
     pub mode: Mode,
     /// What the cloud's endpoints are.
     pub cloud: Cloud,
+    /// What watches the sessions of BGP.
+    pub watch: Watch,
     /// Say nothing while it runs: the report is what is wanted.
     #[serde(skip)]
     pub json: bool,
@@ -243,6 +306,7 @@ impl Options {
             event: Event::Bfd,
             mode: Mode::default(),
             cloud: Cloud::default(),
+            watch: Watch::default(),
             json: false,
             echo: false,
             keep: false,
@@ -251,6 +315,9 @@ impl Options {
 
     /// Why it cannot be run like this; `None` when it can.
     pub fn refuses(&self) -> Option<&'static str> {
+        if self.scenario != Scenario::TwoTunnels && self.cloud == Cloud::Strongswan {
+            return Some("only two-tunnels has strongSwan at the cloud's ends");
+        }
         match (self.cloud, self.event) {
             (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
             (Cloud::Strongswan, Event::Probe) => Some("strongSwan does not probe its tunnels"),
@@ -270,6 +337,9 @@ impl Options {
         if let Some(install) = simplon::missing() {
             return Some(missing("simplon", install));
         }
+        if let Scenario::Bgp(kind) = self.scenario {
+            return kind.missing().map(|install| missing(kind.name(), install));
+        }
         match self.cloud {
             Cloud::Simplon => None,
             Cloud::Strongswan => strongswan::missing().map(|install| missing("strongSwan", install)),
@@ -280,7 +350,15 @@ impl Options {
 /// As `simplon lab run` would be told: `two-tunnels bfd active-active`.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.scenario, self.event.name())?;
+        if matches!(self.scenario, Scenario::Bgp(_)) {
+            return self.scenario.fmt(f);
+        }
+        write!(f, "{}", self.scenario)?;
+        match (self.scenario, self.watch) {
+            (Scenario::TwoTunnels, _) => write!(f, " {}", self.event.name())?,
+            (_, Watch::HoldTimer) => f.write_str(" hold-timer")?,
+            (_, Watch::Bfd) => {}
+        }
         if self.mode == Mode::ActiveActive {
             f.write_str(" active-active")?;
         }
@@ -299,6 +377,13 @@ pub fn cases() -> Vec<Options> {
     }
     for event in [Event::Bfd, Event::Drain] {
         cases.push(Options { event, mode: Mode::ActiveActive, ..Options::new(Scenario::TwoTunnels) });
+    }
+    for scenario in [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp, Scenario::TwoDevices] {
+        cases.push(Options::new(scenario));
+    }
+    cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
+    for kind in BgpPeerKind::ALL {
+        cases.push(Options::new(Scenario::Bgp(kind)));
     }
     for event in [Event::Dpd, Event::Drain, Event::Delete] {
         cases.push(Options { event, cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) });
@@ -320,11 +405,19 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         return Err(error);
     }
     let shell = Shell::new(out, options.echo);
-    let reporter = Reporter::new(&shell, &options.to_string(), options.json);
+    let mut reporter = Reporter::new(&shell, &options.to_string(), options.json);
     reporter.show(&format!("\n{options}: {}\n\n{}\n", options.scenario.summary(), options.scenario.drawing()));
     let lab = Lab::new(&shell)?;
     let ground = match options.scenario {
         Scenario::TwoTunnels => two_tunnels::ground(&lab)?,
+        Scenario::NecIxVgwBgp => bgp_tunnels::nec_ground(&lab)?,
+        Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
+        Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
+        Scenario::Bgp(kind) => {
+            bgp_link::play(kind, &lab, &mut reporter)?;
+            hold_if_asked(options, &reporter, &lab)?;
+            return Ok(reporter.finish());
+        }
     };
     let capture = Some(Capture::start(&ground.internet)?);
     let mut stage = Stage {
@@ -340,6 +433,10 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
     stage.reporter.step(format!("topology built: namespaces {}*", stage.lab.id()));
     let played = match options.scenario {
         Scenario::TwoTunnels => two_tunnels::steps(&mut stage),
+        Scenario::NecIxVgwBgp => bgp_tunnels::nec_steps(&mut stage),
+        Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_steps(&mut stage),
+        Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
+        Scenario::Bgp(_) => Ok(()),
     };
     match played {
         Ok(()) => {}
@@ -416,9 +513,7 @@ impl Stage<'_> {
                 self.reporter.log(&name, &text);
             }
         }
-        if self.options.keep {
-            self.hold()?;
-        }
+        hold_if_asked(self.options, &self.reporter, &self.lab)?;
         self.followers.clear();
         for daemon in &mut self.daemons {
             daemon.stop();
@@ -450,15 +545,19 @@ impl Stage<'_> {
         }
         Ok(())
     }
+}
 
-    fn hold(&self) -> Result<()> {
-        self.reporter.show(&format!("\nEverything stays up until Ctrl-C; {} holds files.", self.lab.dir().display()));
-        for node in self.lab.nodes() {
-            self.reporter.show(&format!("  ip netns exec {} bash", node.netns()));
-        }
-        match clock::sleep(Duration::MAX / 4) {
-            Err(Error::Interrupted) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        }
+/// Leaves everything up until Ctrl-C, where that was asked for.
+fn hold_if_asked(options: &Options, reporter: &Reporter, lab: &Lab) -> Result<()> {
+    if !options.keep {
+        return Ok(());
+    }
+    reporter.show(&format!("\nEverything stays up until Ctrl-C; {} holds files.", lab.dir().display()));
+    for node in lab.nodes() {
+        reporter.show(&format!("  ip netns exec {} bash", node.netns()));
+    }
+    match clock::sleep(Duration::MAX / 4) {
+        Err(Error::Interrupted) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
     }
 }

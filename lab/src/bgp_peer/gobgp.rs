@@ -1,0 +1,86 @@
+//! GoBGP, asked with its own client over gRPC on the loopback of its namespace.
+
+use super::{BgpPeer, Place, Plan};
+use crate::error::Result;
+use crate::shell::Process;
+
+pub(super) struct Gobgp {
+    place: Place,
+    process: Option<Process>,
+}
+
+impl Gobgp {
+    pub(super) const fn new(place: Place) -> Self {
+        Self { place, process: None }
+    }
+
+    fn configuration(&self) -> String {
+        let Plan { address, asn, remote, remote_asn, password, .. } = &self.place.plan;
+        let password = password.as_ref().map(|key| format!("    auth-password = \"{key}\"\n")).unwrap_or_default();
+        format!(
+            "[global.config]\n  as = {asn}\n  router-id = \"{address}\"\n[[neighbors]]\n  [neighbors.config]\n    \
+             neighbor-address = \"{remote}\"\n    peer-as = {remote_asn}\n{password}  [neighbors.timers.config]\n    \
+             hold-time = 30\n    keepalive-interval = 10\n    connect-retry = 2\n    idle-hold-time-after-reset = 2\n"
+        )
+    }
+
+    fn gobgp(&self, words: &[&str]) -> Result<String> {
+        let mut all = vec!["gobgp"];
+        all.extend(words);
+        self.place.node.run(&all)
+    }
+}
+
+impl BgpPeer for Gobgp {
+    fn plan(&mut self) -> &mut Plan {
+        &mut self.place.plan
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.place.write("gobgpd.toml", &self.configuration())?;
+        let conf = self.place.file("gobgpd.toml");
+        let words = ["gobgpd", "-f", &conf, "--api-hosts", "127.0.0.1:50051"];
+        let mut process = self.place.node.spawn(&words, &[], &self.place.dir.join("out"))?;
+        self.place.wait_for("GoBGP's interface", &mut process, || {
+            Ok(self.place.node.output(&["gobgp", "global"])?.stdout.contains("AS:"))
+        })?;
+        self.process = Some(process);
+        for network in self.place.plan.networks.clone() {
+            self.gobgp(&["global", "rib", "add", &network])?;
+        }
+        Ok(())
+    }
+
+    fn is_established(&mut self) -> Result<bool> {
+        Ok(self.gobgp(&["neighbor"])?.contains("Establ"))
+    }
+
+    fn has_route(&mut self, prefix: &str) -> Result<bool> {
+        Ok(self.gobgp(&["global", "rib"])?.contains(prefix))
+    }
+
+    fn announce(&mut self, prefix: &str) -> Result<()> {
+        self.place.plan.networks.push(prefix.into());
+        self.gobgp(&["global", "rib", "add", prefix]).map(drop)
+    }
+
+    fn withdraw(&mut self, prefix: &str) -> Result<()> {
+        self.place.plan.networks.retain(|network| network != prefix);
+        self.gobgp(&["global", "rib", "del", prefix]).map(drop)
+    }
+
+    /// It keeps everything that it heard, and `softresetin` goes through that again without asking anybody.
+    fn refresh(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    fn log_tail(&self, lines: usize) -> String {
+        self.place.tail(&["out"], lines)
+    }
+}

@@ -1,0 +1,401 @@
+//! simplon and another BGP speaker on a plain link: sessions, routes, and everything that can end a session.
+//!
+//! ```text
+//!  simplon 169.254.10.2 ── 169.254.10.1 peer
+//!  AS 4200000001            AS 64512
+//! ```
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bgp_peer::{BgpPeer, BgpPeerKind, Plan};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::netns::{Lab, Node};
+use crate::routing::config::{table, texts};
+use crate::routing::daemon::{Daemon, neighbor};
+use crate::routing::report::Reporter;
+
+/// The ground.
+pub(super) const DRAWING: &str = "  simplon 169.254.10.2 ── 169.254.10.1 the other speaker
+  AS 4200000001            AS 64512
+  10.60.0.0/24             10.50.0.0/24";
+
+const OURS: &str = "169.254.10.2";
+const THEIRS: &str = "169.254.10.1";
+const OUR_NET: &str = "10.60.0.0/24";
+const OUR_OTHER_NET: &str = "10.61.0.0/24";
+const THEIR_NET: &str = "10.50.0.0/24";
+const THEIR_OTHER_NET: &str = "10.51.0.0/24";
+const THEIR_THIRD_NET: &str = "10.52.0.0/24";
+const PASSWORD: &str = "of-the-lab";
+
+/// What differs in simplon's configuration from step to step.
+#[derive(Clone)]
+struct Ours {
+    remote_as: &'static str,
+    networks: Vec<&'static str>,
+    hold: &'static str,
+    keepalive: &'static str,
+    password: &'static str,
+    max_prefixes: &'static str,
+    bfd: &'static str,
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self {
+            remote_as: "64512",
+            networks: vec![OUR_NET],
+            hold: "\"30s\"",
+            keepalive: "\"10s\"",
+            password: "",
+            max_prefixes: "",
+            bfd: "",
+        }
+    }
+}
+
+impl Ours {
+    fn toml(&self) -> String {
+        let networks = texts(&self.networks);
+        let bgp = table("bgp", &[("as", "4200000001"), ("router-id", "\"169.254.10.2\""), ("networks", &networks)]);
+        let lists = table("bgp.prefix-list", &[("all", "[\"permit any\"]")]);
+        let neighbor = table(
+            &format!("bgp.neighbor.\"{THEIRS}\""),
+            &[
+                ("as", self.remote_as),
+                ("local-address", "\"169.254.10.2\""),
+                ("hold", self.hold),
+                ("keepalive", self.keepalive),
+                ("connect-retry", "\"1s\""),
+                ("password", self.password),
+                ("max-prefixes", self.max_prefixes),
+                ("import", "\"all\""),
+                ("export", "\"all\""),
+                ("bfd", self.bfd),
+            ],
+        );
+        bgp + &lists + &neighbor
+    }
+}
+
+/// Both ends.
+struct Link {
+    simplon: Daemon,
+    node: Node,
+    peer: Box<dyn BgpPeer>,
+}
+
+pub(super) fn play(kind: BgpPeerKind, lab: &Lab, reporter: &mut Reporter) -> Result<()> {
+    let [ours, theirs] = [lab.node("simplon")?, lab.node(kind.name())?];
+    lab.link((&ours, "eth0"), (&theirs, "eth0"))?;
+    ours.address("eth0", "169.254.10.2/30")?;
+    theirs.address("eth0", "169.254.10.1/30")?;
+    let plan = Plan {
+        address: address(THEIRS)?,
+        interface: "eth0".into(),
+        asn: 64_512,
+        remote: address(OURS)?,
+        remote_asn: 4_200_000_001,
+        networks: vec![THEIR_NET.into()],
+        password: None,
+        bfd: false,
+    };
+    let mut peer = kind.build(lab, &theirs, plan)?;
+    peer.start()?;
+    let simplon = Daemon::start(lab, &ours, "simplon-daemon", &Ours::default().toml())?;
+    reporter.step(format!("simplon and {kind} run"));
+    let mut link = Link { simplon, node: ours, peer };
+    let played = link.steps(kind, reporter);
+    match played {
+        Ok(()) => {}
+        Err(error @ (Error::Late { .. } | Error::Command { .. })) => {
+            reporter.check("the case was played to its end", false, error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
+    if reporter.has_failed() {
+        reporter.log("simplon", &link.simplon.log_tail(60));
+        reporter.log(kind.name(), &link.peer.log_tail(40));
+        reporter.log("the neighbour's status", &link.neighbor()?.to_string());
+    }
+    link.simplon.stop();
+    link.peer.crash();
+    Ok(())
+}
+
+fn address(text: &str) -> Result<std::net::Ipv4Addr> {
+    text.parse().map_err(|e| Error::Asked(format!("{text}: {e}")))
+}
+
+impl Link {
+    fn steps(&mut self, kind: BgpPeerKind, reporter: &mut Reporter) -> Result<()> {
+        self.session(reporter)?;
+        self.routes(reporter)?;
+        self.refresh(reporter)?;
+        self.restart(reporter)?;
+        self.hold_timer(reporter)?;
+        self.wrong_as(reporter)?;
+        self.too_many_prefixes(reporter)?;
+        if kind.has_md5() {
+            self.password(reporter)?;
+        }
+        if kind.has_bfd() {
+            self.bfd(reporter)?;
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let took = self.wait_until_established()?;
+        let now = self.neighbor()?;
+        let words = [&now["capabilities"], &now["hold_s"], &now["router_id"]].map(Value::to_string);
+        let four_octets = words[0].contains('4') || words[0].to_lowercase().contains("four");
+        let what = format!("{took:.1} s; capabilities {}, hold {}, router {}", words[0], words[1], words[2]);
+        reporter.check("the session comes up, with an AS number of four octets", four_octets, what);
+        Ok(())
+    }
+
+    /// Routes pass both ways, are withdrawn and come again.
+    fn routes(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let took = self.wait_for_route(THEIR_NET, true)?;
+        let route = self.node.ip(&["route", "show", THEIR_NET])?;
+        let held = route.contains("via 169.254.10.1") && route.contains("metric 20");
+        reporter.check("their route is in our kernel", held, format!("{took:.2} s: {}", route.trim()));
+        self.wait_for_theirs(OUR_NET, true)?;
+        reporter.check("our route is in their table", true, OUR_NET);
+
+        self.peer.announce(THEIR_OTHER_NET)?;
+        let took = self.wait_for_route(THEIR_OTHER_NET, true)?;
+        reporter.check("a route they announce later comes in", true, format!("{took:.2} s"));
+        self.peer.withdraw(THEIR_OTHER_NET)?;
+        let took = self.wait_for_route(THEIR_OTHER_NET, false)?;
+        reporter.check("and goes when they withdraw it", true, format!("{took:.2} s"));
+
+        self.simplon.reconfigure(&Ours { networks: vec![OUR_NET, OUR_OTHER_NET], ..Ours::default() }.toml())?;
+        self.wait_for_theirs(OUR_OTHER_NET, true)?;
+        self.simplon.reconfigure(&Ours::default().toml())?;
+        self.wait_for_theirs(OUR_OTHER_NET, false)?;
+        let now = self.neighbor()?;
+        let held = now["flaps"] == 0 && now["state"] == "established";
+        reporter.check(
+            "a reload announces and withdraws without touching the session",
+            held,
+            format!("flaps {}", now["flaps"]),
+        );
+        Ok(())
+    }
+
+    /// They ask for our routes again.
+    fn refresh(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let count = |link: &Self| -> Result<u64> { Ok(link.neighbor()?["updates_out"].as_u64().unwrap_or(0)) };
+        let before = count(self)?;
+        if !self.peer.refresh()? {
+            reporter.step("left out: this speaker cannot be made to send ROUTE-REFRESH");
+            return Ok(());
+        }
+        let answered =
+            clock::wait_for("an answer to ROUTE-REFRESH", Duration::from_secs(5), || Ok(count(self)? > before));
+        let held = answered.is_ok();
+        reporter.check(
+            "ROUTE-REFRESH is answered with our routes",
+            held,
+            format!("{before} updates, then {}", count(self)?),
+        );
+        Ok(())
+    }
+
+    /// They are killed and come again.
+    fn restart(&mut self, reporter: &mut Reporter) -> Result<()> {
+        self.peer.crash();
+        self.wait_until_down(Duration::from_secs(10))?;
+        self.peer.start()?;
+        let took = self.wait_until_established()?;
+        self.wait_for_route(THEIR_NET, true)?;
+        self.wait_for_theirs(OUR_NET, true)?;
+        reporter.check("the session comes back after their restart", true, format!("{took:.1} s after it"));
+        Ok(())
+    }
+
+    /// The path is cut; only the hold timer notices.
+    fn hold_timer(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let short = Ours { hold: "\"3s\"", keepalive: "\"1s\"", ..Ours::default() };
+        self.simplon.reconfigure(&short.toml())?;
+        // Timers are agreed when a session begins.
+        clock::wait_for("a session with a hold time of 3 s", Duration::from_secs(20), || {
+            let now = self.neighbor()?;
+            if now["hold_s"] == 30 && now["state"] == "established" {
+                self.peer.crash();
+                self.peer.start()?;
+            }
+            Ok(now["hold_s"] == 3 && now["state"] == "established")
+        })?;
+        self.wait_for_route(THEIR_NET, true)?;
+        self.cut(true)?;
+        let took = self.wait_until_down(Duration::from_secs(8))?;
+        let why = self.last_error()?;
+        reporter.check("the hold timer ends a session that is silent", took < 5.0, format!("{took:.1} s: {why}"));
+        let gone = self.wait_for_route(THEIR_NET, false).is_ok();
+        reporter.check("and its routes leave the kernel", gone, THEIR_NET);
+        self.cut(false)?;
+        let took = self.wait_until_established()?;
+        self.wait_for_route(THEIR_NET, true)?;
+        reporter.check("the session comes back when the path does", true, format!("{took:.1} s after it"));
+        self.simplon.reconfigure(&Ours::default().toml())?;
+        self.wait_until_established().map(drop)
+    }
+
+    /// We expect another AS: RFC 4271 §6.2, Bad Peer AS, and a word on what to change.
+    fn wrong_as(&mut self, reporter: &mut Reporter) -> Result<()> {
+        self.simplon.reconfigure(&Ours { remote_as: "64999", ..Ours::default() }.toml())?;
+        let named = |why: &str| why.contains("64512") && why.contains("64999");
+        let told = clock::wait_for("the reason why the session does not come up", Duration::from_secs(15), || {
+            Ok(named(&self.last_error()?))
+        });
+        let why = self.last_error()?;
+        reporter.check("a wrong AS is refused, and the reason names both", told.is_ok(), why);
+        let events = self.events()?;
+        let sent = events.contains("2/2") || events.to_lowercase().contains("bad peer as");
+        reporter.check("with the NOTIFICATION Bad Peer AS (2/2)", sent, last_lines(&events, 2));
+        self.simplon.reconfigure(&Ours::default().toml())?;
+        self.peer.wake()?;
+        let took = self.wait_until_established()?;
+        reporter.check("it comes up once the AS is right", true, format!("{took:.1} s"));
+        Ok(())
+    }
+
+    /// RFC 4486: Cease, Maximum Number of Prefixes Reached.
+    fn too_many_prefixes(&mut self, reporter: &mut Reporter) -> Result<()> {
+        self.simplon.reconfigure(&Ours { max_prefixes: "2", ..Ours::default() }.toml())?;
+        self.wait_until_established()?;
+        self.wait_for_route(THEIR_NET, true)?;
+        // Three are too many; some speakers also give us our own route back, which counts as any other.
+        for network in [THEIR_OTHER_NET, THEIR_THIRD_NET] {
+            self.peer.announce(network)?;
+        }
+        self.wait_until_down(Duration::from_secs(10))?;
+        let (why, events) = (self.last_error()?, self.events()?);
+        let held = events.contains("6/1") || why.contains("6/1") || why.to_lowercase().contains("prefixes");
+        reporter.check("more prefixes than max-prefixes end the session with Cease 6/1", held, why);
+        for network in [THEIR_OTHER_NET, THEIR_THIRD_NET] {
+            self.peer.withdraw(network)?;
+        }
+        self.simplon.reconfigure(&Ours::default().toml())?;
+        self.peer.wake()?;
+        let took = self.wait_until_established()?;
+        reporter.check("it comes up once the limit is lifted", true, format!("{took:.1} s"));
+        Ok(())
+    }
+
+    /// RFC 2385.
+    fn password(&mut self, reporter: &mut Reporter) -> Result<()> {
+        self.peer.crash();
+        self.peer.plan().password = Some(PASSWORD.into());
+        self.simplon.reconfigure(&Ours { password: "\"another\"", ..Ours::default() }.toml())?;
+        self.peer.start()?;
+        clock::sleep(Duration::from_secs(3))?;
+        let now = self.neighbor()?;
+        let (state, why) = (now["state"].to_string(), self.last_error()?);
+        reporter.check(
+            "a wrong key of TCP MD5 keeps the session down",
+            state != "\"established\"",
+            format!("{state}: {why}"),
+        );
+        self.simplon.reconfigure(&Ours { password: "\"of-the-lab\"", ..Ours::default() }.toml())?;
+        self.peer.wake()?;
+        let took = self.wait_until_established()?;
+        self.wait_for_route(THEIR_NET, true)?;
+        reporter.check("with the right key it comes up", true, format!("{took:.1} s"));
+        self.peer.crash();
+        self.peer.plan().password = None;
+        self.simplon.reconfigure(&Ours::default().toml())?;
+        self.peer.start()?;
+        self.wait_until_established().map(drop)
+    }
+
+    /// BFD 3 × 100 ms ends the session long before the hold timer.
+    fn bfd(&mut self, reporter: &mut Reporter) -> Result<()> {
+        self.peer.crash();
+        self.peer.plan().bfd = true;
+        self.simplon
+            .reconfigure(&Ours { bfd: "{ interval = \"100ms\", multiplier = 3 }", ..Ours::default() }.toml())?;
+        self.peer.start()?;
+        self.wait_until_established()?;
+        clock::wait_for("BFD", Duration::from_secs(15), || Ok(self.neighbor()?["bfd"] == "up"))?;
+        // The intervals of both ends are in force once a poll sequence is done (RFC 5880 §6.8.3).
+        clock::wait_for("the agreed intervals of BFD", Duration::from_secs(10), || {
+            Ok(self.simplon.status()?["bfd"][0]["detection_ms"].as_u64().is_some_and(|ms| ms <= 300))
+        })?;
+        self.wait_for_route(THEIR_NET, true)?;
+        let cut = clock::now();
+        self.cut(true)?;
+        clock::wait_for("the end of the session", Duration::from_secs(5), || {
+            Ok(!self.node.ip(&["route", "show", THEIR_NET])?.contains("via"))
+        })?;
+        let ms = (clock::now() - cut).as_secs_f64() * 1000.0;
+        let why = self.last_error()?;
+        reporter.check("BFD ends the session and its routes within 500 ms", ms < 500.0, format!("{ms:.0} ms: {why}"));
+        self.cut(false)?;
+        let took = self.wait_until_established()?;
+        self.wait_for_route(THEIR_NET, true)?;
+        reporter.check("the session comes back when the path does", true, format!("{took:.1} s after it"));
+        Ok(())
+    }
+
+    fn neighbor(&self) -> Result<Value> {
+        Ok(neighbor(&self.simplon.status()?, THEIRS).clone())
+    }
+
+    fn last_error(&self) -> Result<String> {
+        Ok(self.neighbor()?["last_error"].as_str().unwrap_or("nothing is said").to_owned())
+    }
+
+    fn events(&self) -> Result<String> {
+        self.simplon.ask(&["show", "events"])
+    }
+
+    /// How many seconds it took.
+    fn wait_until_established(&mut self) -> Result<f64> {
+        let took = clock::wait_for("an established session at both ends", Duration::from_secs(20), || {
+            Ok(self.neighbor()?["state"] == "established" && self.peer.is_established()?)
+        })?;
+        Ok(took.as_secs_f64())
+    }
+
+    fn wait_until_down(&self, limit: Duration) -> Result<f64> {
+        let took = clock::wait_for("the end of the session", limit, || Ok(self.neighbor()?["state"] != "established"))?;
+        Ok(took.as_secs_f64())
+    }
+
+    /// Waits for a route of theirs in our kernel, or for its end.
+    fn wait_for_route(&self, prefix: &str, is_there: bool) -> Result<f64> {
+        let what = format!("{prefix} {} our kernel", if is_there { "in" } else { "out of" });
+        let took = clock::wait_for(&what, Duration::from_secs(10), || {
+            Ok(self.node.ip(&["route", "show", prefix])?.contains("via") == is_there)
+        })?;
+        Ok(took.as_secs_f64())
+    }
+
+    fn wait_for_theirs(&mut self, prefix: &str, is_there: bool) -> Result<()> {
+        let what = format!("{prefix} {} their table", if is_there { "in" } else { "out of" });
+        clock::wait_for(&what, Duration::from_secs(10), || Ok(self.peer.has_route(prefix)? == is_there)).map(drop)
+    }
+
+    /// Nothing comes in or goes out any more, or everything does again.
+    fn cut(&self, is_cut: bool) -> Result<()> {
+        let mut commands = String::from("table ip cut\ndelete table ip cut\n");
+        if is_cut {
+            commands.push_str(
+                "table ip cut {\n\tchain in {\n\t\ttype filter hook input priority 0;\n\t\tiifname \"eth0\" drop\n\t}\n\
+                 \tchain out {\n\t\ttype filter hook output priority 0;\n\t\toifname \"eth0\" drop\n\t}\n}\n",
+            );
+        }
+        self.node.nft(&commands)
+    }
+}
+
+fn last_lines(text: &str, lines: usize) -> String {
+    crate::peer::tail(text, lines).replace('\n', " | ")
+}
