@@ -38,6 +38,9 @@ pub(crate) fn up(args: &UpArgs) -> Result<Code, Failed> {
     }
 }
 
+/// How long the peer may take to answer that a drained tunnel goes down.
+const TAKEN_DOWN: Duration = Duration::from_secs(3);
+
 /// Takes a connection down.
 pub(crate) fn down(args: &TargetArgs) -> Result<Code, Failed> {
     Client::connect(&args.socket.socket)?.order(&Request::Down { target: args.target.clone() })?;
@@ -53,6 +56,7 @@ pub(crate) fn drain(args: &UpArgs) -> Result<Code, Failed> {
         return Ok(Code::Ok);
     }
     let end = now() + Duration::from_secs(args.timeout);
+    let mut stopped = None;
     loop {
         let status = client.status()?;
         let Some((connection, child)) = find(&status, target) else {
@@ -65,7 +69,9 @@ pub(crate) fn drain(args: &UpArgs) -> Result<Code, Failed> {
         let is_draining = |t: &gateway::status::routing::TunnelStatus| {
             t.connection == connection.name && child.is_none_or(|name| t.child == name) && t.is_draining
         };
-        if !status.vpns.iter().flat_map(|vpn| &vpn.tunnels).any(is_draining) {
+        let is_over = !status.vpns.iter().flat_map(|vpn| &vpn.tunnels).any(is_draining);
+        // What became quiet goes down once the peer has answered.
+        if is_over && now() >= *stopped.get_or_insert_with(|| now() + TAKEN_DOWN) {
             let last = connection.history.last().map_or("it was brought up again", |entry| entry.text.as_str());
             return Err(Failed::new(Code::Failed, last.to_owned()));
         }
