@@ -328,6 +328,9 @@ pub(crate) struct LabRunArgs {
     /// No BFD beside BGP: only its hold timer notices a cut
     #[arg(long)]
     pub(crate) hold_timer: bool,
+    /// Static routes in place of BGP (two-devices)
+    #[arg(long)]
+    pub(crate) static_routes: bool,
     /// The report as JSON, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

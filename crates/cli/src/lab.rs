@@ -72,6 +72,9 @@ fn run_routed(scenario: routing::Scenario, args: &LabRunArgs) -> Result<Code, Fa
     if args.active_active {
         options.mode = routing::Mode::ActiveActive;
     }
+    if args.static_routes {
+        options.routes = routing::Routes::Static;
+    }
     if args.hold_timer {
         options.watch = routing::Watch::HoldTimer;
     }

@@ -1,4 +1,5 @@
-//! BGP over tunnels, as the documents of the scenarios have it: `nec-ix-vgw-bgp`, `alibaba-vgw-bgp` and `two-devices`.
+//! BGP over tunnels, as the documents of the scenarios have it: `nec-ix-vgw-bgp`, `alibaba-vgw-bgp` and `two-devices`,
+//! which can also be had with static routes.
 //!
 //! In each of them the first tunnel is cut and traffic moves to the second; then, with the first healed, the second. In
 //! `two-devices` the first customer gateway dies.
@@ -12,8 +13,9 @@ use crate::error::Result;
 use crate::netns::Lab;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list, neighbor};
-use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
-use crate::routing::{Mode, Stage, Watch};
+use crate::routing::follower::{Ask, Endpoint, Follower};
+use crate::routing::ground::{Gateway, GatewayPlan, Ground, SitePlan};
+use crate::routing::{Mode, Routes, Stage, Watch};
 use crate::spec::{Suite, Version};
 
 pub(super) const NEC_DRAWING: &str = " 192.168.2.0/24                                                 172.31.0.0/16
@@ -244,7 +246,9 @@ pub(super) fn alibaba_steps(stage: &mut Stage<'_>) -> Result<()> {
 pub(super) fn devices_steps(stage: &mut Stage<'_>) -> Result<()> {
     let sides = devices();
     start(stage, &sides)?;
-    routes_are_learnt(stage, &sides, "cgw1")?;
+    if stage.options.routes == Routes::Bgp {
+        routes_are_learnt(stage, &sides, "cgw1")?;
+    }
     let stream = stage.stream()?;
     stage.reporter.step("the first device loses its power");
     let first = stage.ground.customer.gateway(0)?.node.clone();
@@ -319,6 +323,12 @@ fn toml(stage: &Stage<'_>, sides: &Sides, number: usize, is_customer: bool) -> R
     }
     let mode = if stage.options.mode == Mode::ActiveActive { "\"active-active\"" } else { "\"active-standby\"" };
     let names: Vec<&str> = pairs.iter().map(|pair| pair.name).collect();
+    if stage.options.routes == Routes::Static {
+        let (names, theirs) = (texts(&names), texts(&[if is_customer { sides.cloud_net } else { sides.customer_net }]));
+        let entries =
+            [("tunnels", &*names), ("mode", mode), ("hold-up", "\"1s\""), ("routes", &theirs), ("bfd", watch.bfd())];
+        return Ok(toml + &table("vpn.both", &entries));
+    }
     if names.len() > 1 {
         let names = texts(&names);
         toml.push_str(&table("vpn.both", &[("tunnels", &names), ("mode", mode), ("hold-up", "\"1s\"")]));
@@ -402,7 +412,7 @@ fn router_toml(stage: &Stage<'_>, sides: &Sides, is_customer: bool) -> String {
 fn start(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
     for is_customer in [false, true] {
         let site = if is_customer { &stage.ground.customer } else { &stage.ground.cloud };
-        if let Some(router) = site.router.clone() {
+        if let Some(router) = site.router.clone().filter(|_| stage.options.routes == Routes::Bgp) {
             let toml = router_toml(stage, sides, is_customer);
             stage.daemons.push(Daemon::start(&stage.lab, &router, router.name(), &toml)?);
         }
@@ -411,6 +421,9 @@ fn start(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
             let toml = toml(stage, sides, number, is_customer)?;
             stage.daemons.push(Daemon::start(&stage.lab, &place.node, &place.name, &toml)?);
         }
+    }
+    if stage.options.routes == Routes::Static {
+        follow(stage, sides)?;
     }
     stage.reporter.step("all gateways and routers run");
     let took = clock::wait_for("all tunnels and all sessions", Duration::from_secs(40), || {
@@ -423,6 +436,9 @@ fn start(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
             if !list(&status["bgp"]["neighbors"]).all(|n| n["state"] == "established") {
                 return Ok(false);
             }
+            if stage.options.routes == Routes::Static && !list(&status["vpns"]).all(|vpn| vpn["state"] == "up") {
+                return Ok(false);
+            }
             let watched = stage.options.watch == Watch::Bfd;
             if watched && !list(&status["bfd"]).all(|b| b["state"] == "up" && b["detection_ms"].as_u64() <= Some(300)) {
                 return Ok(false);
@@ -431,6 +447,22 @@ fn start(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
         Ok(true)
     })?;
     stage.reporter.step(format!("all tunnels are up and all sessions established, {:.2} s later", took.as_secs_f64()));
+    Ok(())
+}
+
+/// With static routes, each site's router asks its gateways which of them has a tunnel that is fit, as routers that track
+/// their next hops do.
+fn follow(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
+    let mut followers = Vec::new();
+    for (site, network) in [(&stage.ground.customer, sides.cloud_net), (&stage.ground.cloud, sides.customer_net)] {
+        let Some(router) = &site.router else { continue };
+        let endpoint = |gateway: &Gateway| {
+            Ok(Endpoint { via: gateway.inside, ask: Ask::Simplon(stage.daemon(&gateway.name)?.socket()) })
+        };
+        let endpoints = site.gateways.iter().map(endpoint).collect::<Result<_>>()?;
+        followers.push(Follower::start(router, network, endpoints, stage.options.mode == Mode::ActiveActive)?);
+    }
+    stage.followers = followers;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::routing::{Cloud, Event, Mode, Options, Scenario, Watch, run};
+use crate::routing::{Cloud, Event, Mode, Options, Routes, Scenario, Watch, run};
 use crate::shell::Out;
 
 /// A row of the table.
@@ -38,6 +38,7 @@ fn cases() -> Vec<Options> {
     for scenario in [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp, Scenario::TwoDevices] {
         cases.push(Options::new(scenario));
     }
+    cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases
 }

@@ -38,12 +38,11 @@ use self::daemon::Daemon;
 use self::follower::Follower;
 use self::ground::Ground;
 use self::report::Reporter;
-use self::stream::Stream;
 
 pub use failover::{Row, failover, failover_table};
 pub use loss::Loss;
 pub use report::{Event as EventReport, Log, Report};
-pub use stream::{INTERVAL, Losses};
+pub use stream::{Host, INTERVAL, Losses, Stream};
 
 /// A routed scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub enum Scenario {
     NecIxVgwBgp,
     /// Two IPsec connections of one cloud, a VPN connection with two tunnels of another, BGP.
     AlibabaVgwBgp,
-    /// Two customer gateways, two endpoints, four tunnels, BGP.
+    /// Two customer gateways, two endpoints, four tunnels.
     TwoDevices,
     /// Another BGP speaker on a plain link.
     Bgp(BgpPeerKind),
@@ -97,7 +96,7 @@ impl Scenario {
                 "a NEC IX behind a NAT exchanges routes by BGP over two tunnels, and loses one after the other"
             }
             Self::AlibabaVgwBgp => "two clouds exchange routes by BGP over two tunnels, and lose one after the other",
-            Self::TwoDevices => "two customer gateways with four tunnels and BGP, of which one dies",
+            Self::TwoDevices => "two customer gateways with four tunnels, by BGP or static, of which one dies",
             Self::Bgp(BgpPeerKind::Bird) => "BGP and BFD with BIRD on a plain link",
             Self::Bgp(BgpPeerKind::Frr) => "BGP and BFD with FRR on a plain link",
             Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
@@ -231,6 +230,17 @@ pub enum Mode {
     ActiveActive,
 }
 
+/// How the ends learn of each other's networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Routes {
+    /// By BGP.
+    #[default]
+    Bgp,
+    /// They are configured.
+    Static,
+}
+
 /// What watches the sessions of BGP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -287,6 +297,8 @@ pub struct Options {
     pub cloud: Cloud,
     /// What watches the sessions of BGP.
     pub watch: Watch,
+    /// How the ends learn of each other's networks; `two-tunnels` has static routes, whatever is said here.
+    pub routes: Routes,
     /// Say nothing while it runs: the report is what is wanted.
     #[serde(skip)]
     pub json: bool,
@@ -307,6 +319,7 @@ impl Options {
             mode: Mode::default(),
             cloud: Cloud::default(),
             watch: Watch::default(),
+            routes: Routes::default(),
             json: false,
             echo: false,
             keep: false,
@@ -317,6 +330,12 @@ impl Options {
     pub fn refuses(&self) -> Option<&'static str> {
         if self.scenario != Scenario::TwoTunnels && self.cloud == Cloud::Strongswan {
             return Some("only two-tunnels has strongSwan at the cloud's ends");
+        }
+        if self.routes == Routes::Static && !matches!(self.scenario, Scenario::TwoTunnels | Scenario::TwoDevices) {
+            return Some("this scenario is about BGP");
+        }
+        if self.routes == Routes::Static && self.watch == Watch::HoldTimer {
+            return Some("static routes have no hold timer");
         }
         match (self.cloud, self.event) {
             (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
@@ -359,6 +378,9 @@ impl fmt::Display for Options {
             (_, Watch::HoldTimer) => f.write_str(" hold-timer")?,
             (_, Watch::Bfd) => {}
         }
+        if self.scenario != Scenario::TwoTunnels && self.routes == Routes::Static {
+            f.write_str(" static")?;
+        }
         if self.mode == Mode::ActiveActive {
             f.write_str(" active-active")?;
         }
@@ -382,6 +404,7 @@ pub fn cases() -> Vec<Options> {
         cases.push(Options::new(scenario));
     }
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
+    cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }

@@ -69,13 +69,15 @@ impl std::fmt::Display for Losses {
 
 /// Where one end of a stream is.
 #[derive(Clone)]
-pub(super) struct Host {
-    pub(super) node: Node,
-    pub(super) address: Ipv4Addr,
+pub struct Host {
+    /// Its namespace.
+    pub node: Node,
+    /// Its address.
+    pub address: Ipv4Addr,
 }
 
 /// A stream that runs. Dropping it ends it.
-pub(super) struct Stream {
+pub struct Stream {
     ends: [End; 2],
     stop_sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
@@ -111,7 +113,7 @@ impl Stream {
     /// # Errors
     ///
     /// When a namespace or a socket cannot be had.
-    pub(super) fn start(customer: &Host, cloud: &Host, flows: u16) -> Result<Self> {
+    pub fn start(customer: &Host, cloud: &Host, flows: u16) -> Result<Self> {
         let (stop_sending, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let start = clock::now();
         let end = |host: &Host, peer: &Host| -> Result<End> {
@@ -150,7 +152,7 @@ impl Stream {
     /// # Errors
     ///
     /// [`Error::Late`] when one does not within `limit`.
-    pub(super) fn wait_for_packets(&self, count: u32, limit: Duration) -> Result<Duration> {
+    pub fn wait_for_packets(&self, count: u32, limit: Duration) -> Result<Duration> {
         let before = self.fewest_heard();
         clock::wait_for("traffic both ways", limit, || {
             Ok(self.fewest_heard().iter().zip(&before).all(|(now, before)| now - before >= count))
@@ -162,7 +164,7 @@ impl Stream {
     /// # Errors
     ///
     /// [`Error::Late`] when that does not come within `limit`.
-    pub(super) fn wait_until_steady(&self, time: Duration, limit: Duration) -> Result<()> {
+    pub fn wait_until_steady(&self, time: Duration, limit: Duration) -> Result<()> {
         let start = clock::now();
         let mut since = clock::now();
         let mut before = self.fewest_heard();
@@ -189,7 +191,7 @@ impl Stream {
     /// # Errors
     ///
     /// When an end failed.
-    pub(super) fn finish(mut self) -> Result<Losses> {
+    pub fn finish(mut self) -> Result<Losses> {
         self.stop_sending.store(true, Ordering::SeqCst);
         clock::sleep(STRAGGLERS)?;
         self.stop.store(true, Ordering::SeqCst);
