@@ -96,7 +96,7 @@ pub(crate) fn check(theirs: &Open, expected: &Expectation<'_>) -> Result<Agreeme
         // RFC 7607 §3: AS 0 is a bad AS whatever is expected, and `remote_as` is never 0.
         let found = theirs.asn;
         let sentence = format!(
-            "its AS is {found}, and {remote_as} was expected{hint}: set remote-as to {found}, or its AS to {remote_as}"
+            "its AS is {found}, and {remote_as} was expected{hint}: set the neighbour's as to {found}, or its AS to {remote_as}"
         );
         return refuse(open_error::BAD_PEER_AS, &[], sentence);
     }
@@ -222,7 +222,7 @@ mod tests {
         let hold = Open { hold_time: 2, ..theirs() };
         let families = open(64512, [10, 0, 0, 2], 90, Families::NONE);
         let cases: [(Open, u8, &[&str]); 6] = [
-            (bad_as, 2, &["64513", "64512", "remote-as"]),
+            (bad_as, 2, &["64513", "64512", "the neighbour's as"]),
             (old, 2, &["23456", "two octets"]),
             (Open { asn: 0, ..theirs() }, 2, &["its AS is 0"]),
             (none, 3, &["0.0.0.0", "router-id"]),
