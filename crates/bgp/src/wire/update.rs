@@ -342,7 +342,8 @@ impl<'a> Reader<'a, '_> {
             Some(Segment::Sequence(numbers)) => numbers.first().copied(),
             Some(Segment::Set(_) | Segment::ConfedSequence(_) | Segment::ConfedSet(_)) | None => None,
         };
-        if self.session.first_as.is_some_and(|asn| first != Some(asn)) && self.worst.is_none() {
+        let is_withdrawn = self.worst.as_ref().is_some_and(|worst| worst.fault.approach >= Approach::TreatAsWithdraw);
+        if self.session.first_as.is_some_and(|asn| first != Some(asn)) && !is_withdrawn {
             self.fault(code::AS_PATH, Approach::TreatAsWithdraw, "it does not begin with the AS of the neighbour");
             self.worsen(update_error::AS_PATH, &[]);
         }

@@ -188,6 +188,12 @@ fn whole_messages_get_the_answer_of_rfc_7606() {
         (&EXTERNAL, body(&[], &[REACH, REACH, ORIGIN, AS_PATH], &[]), "reset 3/1", "§3 g"),
         (&EXTERNAL, body(&[], &[UNREACH, UNREACH], &[]), "reset 3/1", "§3 g"),
         (&EXTERNAL, body(&[], &[&[0x40, 1, 1, 9], AS_PATH, NEXT_HOP, &[0x40, 6, 1, 0]], NET), "withdraw", "§3 h"),
+        (
+            &EXTERNAL,
+            body(&[], &[ORIGIN, &[0x40, 2, 0], NEXT_HOP, &[0x40, 6, 1, 0]], NET),
+            "withdraw",
+            "§3 h: a discarded attribute excuses no AS_PATH of another AS",
+        ),
         (&EXTERNAL, body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, overrun], NET), "withdraw", "§4: overrun"),
         (&EXTERNAL, body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x40, 6]], NET), "withdraw", "§4: underrun"),
         (&EXTERNAL, body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x50, 6, 0]], NET), "withdraw", "§4: underrun"),

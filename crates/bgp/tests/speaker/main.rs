@@ -1,6 +1,7 @@
 //! Speakers in virtual time: two of them over a network, and one against a neighbour that is played by the test.
 #![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
 
+mod captured;
 mod collisions;
 mod hostile;
 mod laws;
