@@ -423,13 +423,13 @@ impl Speaker {
         });
     }
 
-    /// Ends all sessions for good. With `graceful_restart` neighbours who agreed to it keep our routes until we are
-    /// back, so nothing is said to them and what is in place stays; all others are told (Cease, Administrative
-    /// Shutdown).
+    /// Ends all sessions for good. With `graceful_restart`, and a restart time, neighbours who agreed to it keep our
+    /// routes until we are back, so nothing is said to them and what is in place stays; all others are told (Cease,
+    /// Administrative Shutdown).
     pub fn shut_down(&mut self, graceful_restart: bool, now: Instant) {
         self.is_stopped = true;
-        self.is_frozen = graceful_restart;
         let comes_back = graceful_restart && !self.options.restart_time.is_zero();
+        self.is_frozen = comes_back;
         let ids: Vec<NeighborId> = self.peers.keys().copied().collect();
         for id in ids {
             self.turn(id, now, |peer, turn| {

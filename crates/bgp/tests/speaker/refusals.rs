@@ -134,7 +134,7 @@ fn an_open_that_does_not_fit_gets_its_number_and_a_sentence() {
         (
             Open { asn: 65009, ..open() },
             open_error::BAD_PEER_AS,
-            &["its AS is 65009", "65002 was expected", "remote-as"],
+            &["its AS is 65009", "65002 was expected", "the neighbour's as"],
         ),
         (Open { router_id: [0; 4].into(), ..open() }, open_error::BAD_ROUTER_ID, &["0.0.0.0", "router-id"]),
         (Open { hold_time: 1, ..open() }, open_error::HOLD_TIME, &["1 s", "at least 3 s", "longer hold time"]),
