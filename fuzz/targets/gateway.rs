@@ -182,7 +182,7 @@ impl Site {
             Output::OuterMtu { id, mtu } => self.data.set_outer_mtu(id, mtu.into()).expect("it is there"),
             Output::Policy(PolicyChange::Install(policy)) => self.data.set_policy(policy).expect("it is usable"),
             Output::Policy(PolicyChange::Remove(label)) => self.data.remove_policy(&label),
-            Output::Device(_) | Output::Route(_) => {}
+            Output::Device(_) | Output::Route(_) | Output::Learnt(_) | Output::Socket(_) => {}
             Output::Event(event) => assert!(!event.text.contains(MARK), "a key is told: {}", event.text),
         }
     }

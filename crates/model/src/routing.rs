@@ -141,6 +141,9 @@ pub struct Bgp {
     pub multipath: u32,
     /// Kernel metric of learnt routes.
     pub metric: u32,
+    /// What becomes of packets to what was learnt over a tunnel once it is not reached any more. A prefix that covers a
+    /// tunnel's peer, such as a default route, is left to the routing table.
+    pub fallback: Fallback,
     /// Restart Time of graceful restart (RFC 4724): how long neighbours keep forwarding while we are gone; at most
     /// 4,095 s, zero switches it off.
     pub restart_time: Duration,
@@ -162,6 +165,7 @@ impl Bgp {
             redistribute: Redistribute::default(),
             multipath: 1,
             metric: 20,
+            fallback: Fallback::default(),
             restart_time: Duration::from_secs(120),
             neighbors: Vec::new(),
             prefix_lists: Vec::new(),

@@ -17,8 +17,18 @@ use crate::selector::parse_net;
 pub(super) const VPN: &[&str] = &["tunnels", "mode", "routes", "metric", "fallback", "hold-up", "probe", "bfd"];
 pub(super) const PROBE: &[&str] = &["kind", "port", "targets", "interval", "loss"];
 pub(super) const BFD: &[&str] = &["interval", "multiplier"];
-pub(super) const BGP: &[&str] =
-    &["as", "router-id", "networks", "redistribute", "multipath", "metric", "restart-time", "neighbor", "prefix-list"];
+pub(super) const BGP: &[&str] = &[
+    "as",
+    "router-id",
+    "networks",
+    "redistribute",
+    "multipath",
+    "metric",
+    "fallback",
+    "restart-time",
+    "neighbor",
+    "prefix-list",
+];
 pub(super) const NEIGHBOR: &[&str] = &[
     "as",
     "tunnel",
@@ -113,6 +123,7 @@ pub(super) fn bgp(value: Value<'_>, files: &dyn Files) -> Option<Bgp> {
     table.set("redistribute", &mut bgp.redistribute, redistribute);
     table.set("multipath", &mut bgp.multipath, |value| value.number(1..64));
     table.set("metric", &mut bgp.metric, |value| value.number(0..u32::MAX.into()));
+    table.set("fallback", &mut bgp.fallback, |value| value.choice(&FALLBACKS));
     table.set("restart-time", &mut bgp.restart_time, Value::duration);
     if let Some(neighbors) = table.get("neighbor").and_then(Value::table) {
         bgp.neighbors = neighbors.entries().filter_map(|entry| neighbor(entry, files)).collect();
@@ -276,6 +287,7 @@ pub(super) fn write_bgp(out: &mut Out, bgp: &Bgp, secrets: bool) {
     });
     out.set("multipath", &bgp.multipath, &default.multipath, u32::to_string);
     out.set("metric", &bgp.metric, &default.metric, u32::to_string);
+    out.set("fallback", &bgp.fallback, &default.fallback, |fallback| word(&FALLBACKS, fallback));
     out.set("restart-time", &bgp.restart_time, &default.restart_time, time);
     if !bgp.prefix_lists.is_empty() {
         out.table(&["bgp", "prefix-list"]);

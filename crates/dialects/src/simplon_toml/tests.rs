@@ -212,6 +212,7 @@ networks = ["192.168.2.0/24"]
 redistribute = ["connected", "static"]
 multipath = 2
 metric = 30
+fallback = "none"
 restart-time = "60s"
 
 [bgp.prefix-list]

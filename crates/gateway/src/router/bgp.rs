@@ -16,9 +16,10 @@ use bgp::session::{Agreement, State};
 use bgp::speaker::{self, LocalRoute, Timers, Ttl};
 use bgp::{ConnectionId, Family, NeighborId, Speaker, SpeakerOptions};
 use ipnet::IpNet;
-use model::Config;
+use model::{Config, Fallback};
 use sa::ChildLabel;
 
+use super::vpn::LAST_METRIC;
 use super::{Tunnel, label_of, policy};
 use crate::health::TunnelId;
 use crate::output::{BgpConnect, GatewayEvent, Hop, Output, Route, RouteChange, Severity, SocketOrder, Via};
@@ -54,6 +55,8 @@ pub(crate) struct Bgp {
     peers: BTreeSet<IpAddr>,
     /// Learnt routes that cover one of them: the plan's.
     covering: BTreeMap<IpNet, Route>,
+    /// What was learnt over tunnels: packets to there are refused rather than left to a less specific route.
+    refused: BTreeSet<IpNet>,
     is_plan_stale: bool,
     sources: Vec<IpAddr>,
     outputs: VecDeque<Output>,
@@ -128,6 +131,7 @@ impl Bgp {
             announced: BTreeSet::new(),
             peers: BTreeSet::new(),
             covering: BTreeMap::new(),
+            refused: BTreeSet::new(),
             is_plan_stale: false,
             sources: Vec::new(),
             outputs: VecDeque::new(),
@@ -182,6 +186,9 @@ impl Bgp {
             if is_new && let Some(tunnel) = tunnel_id.and_then(|id| tunnels.get(&id)) {
                 self.speaker.set_reachable(id, tunnel.is_reachable, now);
             }
+        }
+        if bgp.fallback == Fallback::None || self.neighbors.values().all(|neighbor| neighbor.tunnel.is_none()) {
+            self.release();
         }
         self.drain();
     }
@@ -348,6 +355,9 @@ impl Bgp {
     pub(crate) fn shut_down(&mut self, is_restart: bool, now: Instant) {
         self.speaker.shut_down(is_restart, now);
         self.drain();
+        if !is_restart {
+            self.release();
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -406,13 +416,33 @@ impl Bgp {
                 self.covering.insert(prefix, route);
                 self.is_plan_stale = true;
             }
-            Some(route) => self.outputs.push_back(Output::Learnt(RouteChange::Add(route))),
+            Some(route) => {
+                self.refuse(&route);
+                self.outputs.push_back(Output::Learnt(RouteChange::Add(route)));
+            }
             None if self.covering.remove(&prefix).is_some() => self.is_plan_stale = true,
             None => {
                 let metric = self.model.metric;
                 let gone = Route { destination: prefix, via: Via::Throw, table: None, metric, source: None };
                 self.outputs.push_back(Output::Learnt(RouteChange::Remove(gone)));
             }
+        }
+    }
+
+    /// Makes sure that packets to what was learnt over a tunnel do not leave in clear when it is gone, even if we are
+    /// killed: what refuses them stands before the route does, and stays.
+    fn refuse(&mut self, route: &Route) {
+        let Via::Hops(hops) = &route.via else { return };
+        let is_tunnel = hops.iter().any(|hop| hop.device.is_some());
+        if is_tunnel && self.model.fallback == Fallback::Unreachable && self.refused.insert(route.destination) {
+            self.outputs.push_back(Output::Learnt(RouteChange::Add(refusal(route.destination))));
+        }
+    }
+
+    /// Nothing is refused any more.
+    fn release(&mut self) {
+        for prefix in std::mem::take(&mut self.refused) {
+            self.outputs.push_back(Output::Learnt(RouteChange::Remove(refusal(prefix))));
         }
     }
 
@@ -542,6 +572,11 @@ impl Bgp {
     }
 }
 
+/// The route that refuses packets to a prefix; anything else comes before it.
+const fn refusal(destination: IpNet) -> Route {
+    Route { destination, via: Via::Unreachable, table: None, metric: LAST_METRIC, source: None }
+}
+
 fn capabilities(agreement: &Agreement) -> Vec<String> {
     [
         (agreement.families.ipv4, "ipv4"),
@@ -612,5 +647,80 @@ fn ttl_of(bgp: &model::Bgp, neighbor: &model::Neighbor) -> Ttl {
         (false, Some(ttl)) => Ttl::Sent(ttl),
         (false, None) if is_internal => Ttl::Sent(INTERNAL_TTL),
         (false, None) => Ttl::Sent(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bgp(fallback: Fallback) -> Bgp {
+        let mut model = model::Bgp::of(65_000);
+        (model.router_id, model.fallback) = (Some([10, 0, 0, 1].into()), fallback);
+        let config = Config { bgp: Some(model), ..Config::default() };
+        let mut bgp = Bgp::new(&config, false, Random::for_test(1), Instant::ZERO).unwrap().unwrap();
+        for (n, device) in [(1, Some("tunnel1")), (2, None)] {
+            let address = IpAddr::from([169, 254, 0, n]);
+            let neighbor = model::Neighbor::at(address, 64_512);
+            let device = device.map(Into::into);
+            let id = NeighborId(n.into());
+            bgp.neighbors.insert(address, Neighbor { id, model: neighbor, tunnel: None, device });
+            bgp.by_id.insert(id, address);
+        }
+        bgp
+    }
+
+    /// What follows when a prefix is learnt from a neighbour, or from nobody any more.
+    fn learn(bgp: &mut Bgp, prefix: &str, from: Option<u32>) -> Vec<String> {
+        let hop = |n: u32| NextHop { peer: NeighborId(n), address: [169, 254, 0, 9].into() };
+        let next_hops = from.map(hop).into_iter().collect();
+        let change = speaker::RouteChange { prefix: prefix.parse().unwrap(), next_hops, source: None, med: None };
+        bgp.take_route(&change);
+        shown(bgp)
+    }
+
+    fn shown(bgp: &mut Bgp) -> Vec<String> {
+        std::iter::from_fn(|| bgp.poll_output())
+            .map(|output| {
+                let Output::Learnt(change) = output else { panic!("{output:?}") };
+                match change {
+                    RouteChange::Add(Route { via: Via::Unreachable, .. }) => "refuse".to_owned(),
+                    RouteChange::Add(_) => "add".to_owned(),
+                    RouteChange::Remove(Route { metric: LAST_METRIC, .. }) => "release".to_owned(),
+                    RouteChange::Remove(_) => "remove".to_owned(),
+                    RouteChange::AddRule(_) | RouteChange::RemoveRule(_) => panic!("{change:?}"),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_learnt_over_a_tunnel_is_refused_when_it_is_gone_and_until_the_stop() {
+        let mut bgp = bgp(Fallback::Unreachable);
+        assert_eq!(learn(&mut bgp, "172.31.0.0/16", Some(1)), ["refuse", "add"]);
+        assert_eq!(learn(&mut bgp, "172.31.0.0/16", None), ["remove"]);
+        assert_eq!(learn(&mut bgp, "172.31.0.0/16", Some(1)), ["add"]);
+        bgp.shut_down(false, Instant::ZERO);
+        assert_eq!(shown(&mut bgp), ["release"]);
+    }
+
+    #[test]
+    fn what_another_neighbor_announces_is_left_to_the_routing_table() {
+        let mut bgp = bgp(Fallback::Unreachable);
+        assert_eq!(learn(&mut bgp, "10.9.0.0/16", Some(2)), ["add"]);
+        assert_eq!(learn(&mut bgp, "10.9.0.0/16", None), ["remove"]);
+    }
+
+    #[test]
+    fn without_a_fallback_nothing_is_refused() {
+        assert_eq!(learn(&mut bgp(Fallback::None), "172.31.0.0/16", Some(1)), ["add"]);
+    }
+
+    #[test]
+    fn a_default_route_is_the_plans_and_nothing_is_refused_for_it() {
+        let mut bgp = bgp(Fallback::Unreachable);
+        bgp.peers = BTreeSet::from([[192, 0, 2, 1].into()]);
+        assert_eq!(learn(&mut bgp, "0.0.0.0/0", Some(1)), [""; 0]);
+        assert!(bgp.is_plan_stale() && bgp.covering().count() == 1);
     }
 }

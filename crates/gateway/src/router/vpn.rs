@@ -14,7 +14,7 @@ use crate::output::{Hop, Route, Severity, Via};
 use crate::status::routing::{TunnelStatus, VpnStatus};
 
 /// The metric of the route that refuses packets while no tunnel is fit: anything else comes before it.
-const LAST_METRIC: u32 = u32::MAX - 1;
+pub(super) const LAST_METRIC: u32 = u32::MAX - 1;
 
 /// A VPN connection as it runs.
 #[derive(Debug)]
