@@ -542,7 +542,6 @@ impl Peer {
         let now = turn.now;
         if let Some(connection) = self.connection_mut(id) {
             connection.phase = Phase::OpenConfirm(Box::new(agreement));
-            connection.hold_due = None;
             connection.hear(now);
         }
         self.send_keepalive(id, turn);

@@ -3,8 +3,9 @@
 
 use base::{Machine, Random};
 use bgp::Families;
+use bgp::rib::LocalKind;
 use bgp::session::State;
-use bgp::speaker::EventKind;
+use bgp::speaker::{EventKind, LocalRoute};
 use bgp::wire::{Capabilities, Code, MessageKind, Notification, Open, update_error};
 use bgp::{Neighbor, NeighborId};
 use proptest::prelude::*;
@@ -119,6 +120,27 @@ fn a_flood_of_mistakes_is_told_once() {
     let told = lone.told(EventKind::Malformed).len();
     assert!(told <= 2, "{told} events");
     assert_eq!(lone.status().faults.treat_as_withdraw, 2000);
+}
+
+#[test]
+fn little_room_is_filled_by_little() {
+    let mut lone = Lone::passive();
+    let id = lone.establish(&open());
+    lone.speaker.handle_writable(id, 0, lone.now);
+    for number in 0..20_000u32 {
+        let net = ipnet::Ipv4Net::new((0x0A00_0000 + (number << 8)).into(), 24).unwrap();
+        lone.speaker.announce(&LocalRoute::of(net.into(), LocalKind::Network), lone.now);
+    }
+    lone.drain();
+    let octets = |lone: &Lone| lone.sent.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let before = octets(&lone);
+    lone.wait(SECOND);
+    assert_eq!(octets(&lone), before);
+    // Whoever has room for an octet gets no more than what is asked of the tables at once: two messages.
+    lone.speaker.handle_writable(id, 1, lone.now);
+    lone.drain();
+    let sent = octets(&lone) - before;
+    assert!((1000..8192).contains(&sent), "{sent}");
 }
 
 proptest! {
