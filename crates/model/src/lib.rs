@@ -14,8 +14,8 @@ mod source;
 mod validate;
 
 pub use connection::{
-    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, LogFormat, Ports, Routing, Side,
-    Start, Tries, Uniqueness, Version, Versions,
+    Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, LogFormat, Ports,
+    Routing, Side, Start, Tries, Uniqueness, Version, Versions,
 };
 pub use identity::{Identity, IdentityMatch};
 pub use lifetime::{IkeLifetime, Lifetime};
