@@ -206,12 +206,67 @@ async fn write(
             debug!("writing to a BGP neighbour: {e}");
             return;
         }
-        let before = waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-        let is_half = |waiting: usize| waiting <= ROOM / 2;
-        if !is_half(before) && is_half(before - bytes.len()) && !queue.is_closed() {
+        waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+        // The speaker holds UPDATE messages back until it hears that what it sent is gone.
+        if queue.is_empty() && !queue.is_closed() {
             let _ = heard.send(Heard::BgpWritable { connection }).await;
         }
     }
     // The last bytes, such as a NOTIFICATION, are in the kernel: it sends them, and the end.
     let _ = stream.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection over loopback.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn whoever_has_sent_hears_when_it_is_gone_and_a_close_waits_for_what_was_sent() {
+        let (sender, mut heard) = mpsc::channel(16);
+        let mut sockets = BgpSockets::new(sender);
+        let (near, mut far) = pair().await;
+        let connection = ConnectionId(7);
+        sockets.connected(connection, near).unwrap();
+        sockets.send(connection, vec![1; 60_000]);
+        assert!(sockets.room(connection) <= ROOM - 60_000, "what waits takes room");
+        let mut bytes = vec![0; 60_000];
+        far.read_exact(&mut bytes).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Heard::BgpWritable { connection: ConnectionId(7) })));
+        assert_eq!(sockets.room(connection), ROOM);
+        sockets.send(connection, vec![2; 21]);
+        sockets.close(connection);
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, [2; 21]);
+        assert_eq!(sockets.room(connection), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_neighbour_sends_comes_in_order_and_its_end_after_it() {
+        let (sender, mut heard) = mpsc::channel(16);
+        let mut sockets = BgpSockets::new(sender);
+        let (near, mut far) = pair().await;
+        sockets.connected(ConnectionId(1), near).unwrap();
+        far.write_all(&[3; 40_000]).await.unwrap();
+        drop(far);
+        let mut count = 0;
+        loop {
+            let heard = heard.recv().await.unwrap();
+            if let Heard::BgpBytes { bytes, .. } = heard {
+                count += bytes.len();
+            } else {
+                assert!(matches!(heard, Heard::BgpClosed { .. }), "{heard:?}");
+                break;
+            }
+        }
+        assert_eq!(count, 40_000);
+    }
 }
