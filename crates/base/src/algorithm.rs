@@ -6,8 +6,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// An encryption algorithm with its key size; AEAD algorithms carry a 16-byte tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Encryption {
     /// Triple DES in CBC mode (RFC 2451): weak.
     TripleDesCbc,
@@ -154,7 +156,7 @@ impl fmt::Display for Encryption {
 }
 
 /// An integrity algorithm with its truncation (RFC 2403, 2404, 4868).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Integrity {
     /// HMAC-MD5-96: weak.
     Md5,
@@ -243,7 +245,7 @@ impl fmt::Display for Integrity {
 }
 
 /// A pseudo-random function: HMAC over a hash. In IKEv1 it is the negotiated hash itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Prf {
     /// HMAC-MD5: weak.
     Md5,
@@ -323,7 +325,7 @@ impl fmt::Display for Prf {
 }
 
 /// A Diffie-Hellman group; the number is the same in IKEv1 and IKEv2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u16)]
 pub enum Group {
     /// 768-bit MODP (RFC 2409 §6.1): weak.

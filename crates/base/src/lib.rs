@@ -5,6 +5,7 @@
 
 pub mod algorithm;
 pub mod error;
+pub mod export;
 mod machine;
 mod random;
 mod secret;

@@ -47,6 +47,29 @@ impl KeyPair {
         }
     }
 
+    /// The private value, for a process that takes over an exchange under way. As many bytes as the group's private
+    /// values have at most, the most significant first.
+    pub fn export(&self) -> Secret {
+        match &self.private {
+            Private::Modp(_, exponent) => exponent.to_secret(),
+            Private::Curve(curve, private) => curve.export(private),
+        }
+    }
+
+    /// The key pair of which [`Self::export`] gave the private value; none where these bytes are not one of the group.
+    pub fn import(group: Group, private: &Secret) -> Option<Self> {
+        match arithmetic(group) {
+            Arithmetic::Modp(field) => {
+                let exponent = modp::Exponent::from_secret(private)?;
+                Some(Self { group, public: field.public(&exponent), private: Private::Modp(field, exponent) })
+            }
+            Arithmetic::Curve(curve) => {
+                let (private, public) = curve.key_pair(private.expose())?;
+                Some(Self { group, public, private: Private::Curve(curve, private) })
+            }
+        }
+    }
+
     /// The group.
     pub fn group(&self) -> Group {
         self.group

@@ -87,6 +87,14 @@ impl Drops {
     }
 }
 
+impl FromIterator<(Dropped, u64)> for Drops {
+    fn from_iter<I: IntoIterator<Item = (Dropped, u64)>>(all: I) -> Self {
+        let mut drops = Self::default();
+        all.into_iter().for_each(|(reason, count)| drops.0[reason as usize] += count);
+        drops
+    }
+}
+
 impl Index<Dropped> for Drops {
     type Output = u64;
 
@@ -151,6 +159,6 @@ mod tests {
         }
         let names: std::collections::BTreeSet<_> = Dropped::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(names.len(), Dropped::ALL.len());
-        assert_eq!(drops.total(), (1..=Dropped::ALL.len() as u64).sum());
+        assert_eq!(drops.total(), (1..=Dropped::ALL.len() as u64).sum::<u64>());
     }
 }

@@ -1,6 +1,8 @@
 //! Both tables of a worker that serves both directions.
 
-use sa::{ChildLabel, SaChange, SaId};
+use std::collections::BTreeMap;
+
+use sa::{ChildLabel, ChildSa, SaChange, SaId};
 
 use crate::policy::{DeviceId, Devices, Policy};
 use crate::{Event, Inbounds, Outbounds, Unusable};
@@ -13,6 +15,8 @@ pub struct DataPath {
     /// The SAs that arrive.
     pub inbounds: Inbounds,
     devices: Devices,
+    /// What the SAs were made of, for whoever takes them over.
+    children: BTreeMap<SaId, Box<ChildSa>>,
 }
 
 impl DataPath {
@@ -38,15 +42,25 @@ impl DataPath {
                 self.outbounds.install(child, via)?;
                 self.inbounds.install(child, via).inspect_err(|_| {
                     self.outbounds.remove(child.id);
-                })
+                })?;
+                self.children.insert(child.id, child.clone());
+                Ok(())
             }
             SaChange::Activate(id) => self.outbounds.activate(*id),
             SaChange::Remove(id) => self.remove(*id),
             SaChange::Move { id, path } => {
                 self.outbounds.move_to(*id, *path)?;
+                if let Some(child) = self.children.get_mut(id) {
+                    child.path = *path;
+                }
                 self.inbounds.move_to(*id, *path)
             }
         }
+    }
+
+    /// What the SAs are made of, by number.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &ChildSa> {
+        self.children.values().map(|child| &**child)
     }
 
     /// Adds a policy, in place of the one with the same label.
@@ -82,6 +96,7 @@ impl DataPath {
     fn remove(&mut self, id: SaId) -> Result<(), Unusable> {
         let outbound = self.outbounds.remove(id);
         let inbound = self.inbounds.remove(id);
+        self.children.remove(&id);
         outbound.or(inbound).map(|_| ()).ok_or(Unusable::UnknownId)
     }
 }

@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use base::Instant;
+use base::export::Moment;
 use lanes::OpenJob;
 use packet::{FlowKey, Ip, Tos, protocol};
 use sa::{ChildSa, SaId, Spi, TrafficSelector};
 
+use crate::export::InboundStanding;
 use crate::limits::Meter;
 use crate::transform::{LANES, Transform};
 use crate::window::Window;
@@ -117,6 +119,35 @@ impl InboundSa {
     /// When the last authentic packet arrived: a sign of life of the peer.
     pub const fn last_used(&self) -> Option<Instant> {
         self.last_at
+    }
+
+    /// How far it is, for another process.
+    pub(crate) fn standing(&self, now: Instant) -> InboundStanding {
+        InboundStanding {
+            top: self.window.top(),
+            seen: self.window.seen().to_vec(),
+            spent: self.spent,
+            counted: self.counters.into(),
+            fragments: self.fragments,
+            last_at: self.last_at.map(|at| Moment::of(at, now)),
+            soft_told: self.soft_told,
+            hard_told: self.hard_told,
+        }
+    }
+
+    /// Goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::BadStanding`]; nothing has changed then.
+    pub(crate) fn resume(&mut self, standing: &InboundStanding, now: Instant) -> Result<(), Unusable> {
+        self.window.restore(standing.top, &standing.seen)?;
+        self.spent = standing.spent;
+        self.counters = (&standing.counted).into();
+        self.fragments = standing.fragments;
+        self.last_at = standing.last_at.map(|moment| moment.at(now));
+        (self.soft_told, self.hard_told) = (standing.soft_told, standing.hard_told);
+        Ok(())
     }
 
     /// Checks, decrypts in place and judges one ESP packet. `outer` is the traffic class of the outer

@@ -9,6 +9,7 @@ use packet::Tos;
 use sa::{ChildSa, Path, SaId, Spi};
 
 use crate::event::Events;
+use crate::export::InboundStanding;
 use crate::fit::Fit;
 use crate::policy::Via;
 use crate::transform::LANES;
@@ -228,6 +229,27 @@ impl Inbounds {
             total += *row.sa.counters();
         }
         total
+    }
+
+    /// What SAs counted that are gone, and what belonged to none.
+    pub(crate) fn retired(&self) -> Counters {
+        let mut retired = self.retired;
+        retired.drops += self.drops;
+        retired
+    }
+
+    /// The same of a predecessor.
+    pub(crate) fn add_retired(&mut self, retired: Counters) {
+        self.retired += retired;
+    }
+
+    /// An SA goes on where it stood in another process.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`]; nothing has changed then.
+    pub(crate) fn resume(&mut self, id: SaId, standing: &InboundStanding, now: Instant) -> Result<(), Unusable> {
+        self.row_mut(id)?.sa.resume(standing, now)
     }
 
     /// The next thing to tell the control side.

@@ -28,6 +28,7 @@ mod counters;
 mod datapath;
 pub mod ecn;
 mod event;
+pub mod export;
 mod fit;
 mod inbound;
 mod inbounds;

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use base::Instant;
+use base::export::Moment;
 use packet::{Ip, Tos, protocol};
 use sa::{ChildSa, SaId, Spi};
 
+use crate::export::OutboundStanding;
 use crate::limits::{LAST_SHORT_SEQUENCE, Meter};
 use crate::transform::{LANES, Transform};
 use crate::wire::{Layout, TRAILER};
@@ -83,6 +85,37 @@ impl OutboundSa {
             soft_told: AtomicBool::new(false),
             hard_told: AtomicBool::new(false),
         })
+    }
+
+    /// How far it is, for another process. It must seal no more.
+    pub(crate) fn standing(&self, now: Instant) -> OutboundStanding {
+        OutboundStanding {
+            next: self.next.load(Relaxed),
+            counted: self.counters().into(),
+            last_at: self.last_used().map(|at| Moment::of(at, now)),
+            soft_told: self.soft_told.load(Relaxed),
+            hard_told: self.hard_told.load(Relaxed),
+        }
+    }
+
+    /// Goes on from there, so many numbers `ahead`. It must not have sealed anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::BadStanding`] when it would use numbers again; nothing has changed then.
+    pub(crate) fn resume(&self, standing: &OutboundStanding, ahead: u64, now: Instant) -> Result<(), Unusable> {
+        if standing.next == 0 || standing.next < self.next.load(Relaxed) {
+            return Err(Unusable::BadStanding);
+        }
+        let next = standing.next.saturating_add(ahead).min(Self::LAST_LONG_SEQUENCE + 1);
+        self.next.store(next.max(standing.next), Relaxed);
+        let Counters { packets, bytes, .. } = (&standing.counted).into();
+        self.packets.store(packets, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+        self.last_at.store(standing.last_at.map_or(0, |moment| moment.at(now).as_micros()), Relaxed);
+        self.soft_told.store(standing.soft_told, Relaxed);
+        self.hard_told.store(standing.hard_told, Relaxed);
+        Ok(())
     }
 
     /// Whose direction it is.

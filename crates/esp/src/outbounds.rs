@@ -12,6 +12,7 @@ use sa::{ChildLabel, ChildSa, Path, SaId, TrafficSelector};
 
 use crate::admit::{Admit, IcmpBudget, admit};
 use crate::event::Events;
+use crate::export::OutboundStanding;
 use crate::fit::Fit;
 use crate::policy::{Policy, Via};
 use crate::rules::{FlowCache, Rules, Target, check_pairs};
@@ -467,6 +468,47 @@ impl Outbounds {
             total += row.counters();
         }
         total
+    }
+
+    /// SAs that packets take or took, those of one kind in the order of their activation.
+    pub(crate) fn activated(&self) -> Vec<SaId> {
+        self.groups.iter().flatten().flat_map(|group| group.sas.iter().copied()).collect()
+    }
+
+    /// What the row of an SA counted beside the SA itself.
+    pub(crate) fn refused(&self, id: SaId) -> Option<(Drops, Shaping)> {
+        self.sas.get(&id).map(|row| (row.drops, row.shaping))
+    }
+
+    /// What SAs counted that are gone, and what belonged to none.
+    pub(crate) fn retired(&self) -> Counters {
+        let mut retired = self.retired;
+        retired.drops += self.drops;
+        retired
+    }
+
+    /// The same of a predecessor.
+    pub(crate) fn add_retired(&mut self, retired: Counters) {
+        self.retired += retired;
+    }
+
+    /// An SA goes on where it stood in another process.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`]; nothing has changed then.
+    pub(crate) fn resume(
+        &mut self,
+        id: SaId,
+        standing: &OutboundStanding,
+        (drops, shaping): (Drops, Shaping),
+        ahead: u64,
+        now: Instant,
+    ) -> Result<(), Unusable> {
+        let row = self.sas.get_mut(&id).ok_or(Unusable::UnknownId)?;
+        row.sa.resume(standing, ahead, now)?;
+        (row.drops, row.shaping) = (drops, shaping);
+        Ok(())
     }
 
     /// The next thing to tell the control side.

@@ -26,6 +26,8 @@ pub enum Unusable {
     TooManySelectors,
     /// No SA has this number.
     UnknownId,
+    /// What is said of how far it is cannot be.
+    BadStanding,
 }
 
 impl fmt::Display for Unusable {
@@ -37,6 +39,7 @@ impl fmt::Display for Unusable {
             Self::BadId => "the number of the SA is in use",
             Self::TooManySelectors => "there are too many selectors",
             Self::UnknownId => "there is no such SA",
+            Self::BadStanding => "it cannot stand where it is said to",
         })
     }
 }

@@ -3,7 +3,7 @@
 //! Numbers are 64 bits wide throughout; without ESN the high half stays 0. [`Window::check`] changes
 //! nothing and comes before authentication, [`Window::accept`] after it.
 
-use crate::Dropped;
+use crate::{Dropped, Unusable};
 
 /// The smallest window.
 pub const MIN_SIZE: u32 = 64;
@@ -101,6 +101,25 @@ impl Window {
             Some(high) if high <= u64::from(u32::MAX) => Ok(high << 32 | u64::from(low)),
             Some(_) | None => Err(Dropped::OutsideWindow),
         }
+    }
+
+    /// Which numbers were accepted, for [`Self::restore`]: the ring.
+    pub(crate) fn seen(&self) -> &[u64] {
+        &self.ring
+    }
+
+    /// Stands where another window of the same size stood.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::BadStanding`]; nothing has changed then.
+    pub(crate) fn restore(&mut self, top: u64, seen: &[u64]) -> Result<(), Unusable> {
+        if seen.len() != self.ring.len() {
+            return Err(Unusable::BadStanding);
+        }
+        self.top = top;
+        self.ring.copy_from_slice(seen);
+        Ok(())
     }
 
     fn word(&self, sequence: u64) -> usize {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::Secret;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::{Bgp, EspProposal, Identity, IkeLifetime, IkeProposal, Lifetime, Selector, Sources, Vpn};
 
@@ -94,7 +95,7 @@ pub enum LogFormat {
 }
 
 /// The UDP ports of IKE: 500 and 4500 unless a test or a second gateway needs others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     /// The port of RFC 7296 §2, 500.
     pub ike: u16,
@@ -109,7 +110,8 @@ impl Default for Ports {
 }
 
 /// One IKE peer and the traffic protected with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default = "unnamed")]
 pub struct Connection {
     /// Unique within a configuration.
     pub name: String,
@@ -121,6 +123,7 @@ pub struct Connection {
     pub remote: Side,
     /// Pre-shared keys: the first is used to authenticate; all are accepted of the peer (IKEv2), so
     /// that a key can be changed without a drop.
+    #[serde(with = "base::export::secrets")]
     pub psk: Vec<Secret>,
     /// Phase 1 proposals in order of preference.
     pub ike: Vec<IkeProposal>,
@@ -139,11 +142,12 @@ pub struct Connection {
     /// Traffic: one Child SA (IKEv2) or one phase 2 a selector pair (IKEv1) each.
     pub children: Vec<Child>,
     /// Where each setting was written, for messages that name the line to change.
+    #[serde(skip)]
     pub sources: Sources,
 }
 
 /// A version of IKE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Version {
     /// RFC 2409.
     V1,
@@ -152,7 +156,7 @@ pub enum Version {
 }
 
 /// Which versions a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Versions {
     /// This one alone.
     Only(Version),
@@ -188,7 +192,7 @@ impl Versions {
 }
 
 /// One end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
     /// Where it is on the outside.
     pub address: Address,
@@ -199,7 +203,7 @@ pub struct Side {
 }
 
 /// An outside address as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// Any: the peer is a road warrior, or ours is chosen by the kernel's routing (`%any`, `%defaultroute`).
     Any,
@@ -231,7 +235,7 @@ impl Address {
 }
 
 /// Dead peer detection (RFC 3706; RFC 7296 §2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dpd {
     /// Silence after which the peer is asked.
     pub delay: Duration,
@@ -243,7 +247,7 @@ pub struct Dpd {
 }
 
 /// What happens to a connection whose peer is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DpdAction {
     /// It is taken down and waits for the peer or a command.
     Clear,
@@ -254,7 +258,7 @@ pub enum DpdAction {
 }
 
 /// Whether ESP travels inside UDP (RFC 3948).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encapsulation {
     /// As NAT detection says.
     #[default]
@@ -266,7 +270,7 @@ pub enum Encapsulation {
 }
 
 /// How often a negotiation is tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tries {
     /// Again and again.
     #[default]
@@ -276,7 +280,7 @@ pub enum Tries {
 }
 
 /// What becomes of older IKE SAs when a peer with the same identity authenticates anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Uniqueness {
     /// The older one goes.
     #[default]
@@ -288,7 +292,8 @@ pub enum Uniqueness {
 }
 
 /// Traffic that is protected together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default = "unnamed_child")]
 pub struct Child {
     /// Unique within the connection; often the connection's own name.
     pub name: String,
@@ -317,7 +322,7 @@ pub struct Child {
 }
 
 /// How packets find a child.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Routing {
     /// By its selectors (policy-based).
     Policy,
@@ -335,7 +340,7 @@ pub enum Routing {
 }
 
 /// When a child is brought up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// Never by itself: a command or the peer brings it up (`auto=add`).
     #[default]
@@ -347,13 +352,23 @@ pub enum Start {
 }
 
 /// What becomes of an inner packet that is too big for the tunnel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DfPolicy {
     /// DF is honoured: the sender hears "fragmentation needed"; packets without DF are fragmented before encryption.
     #[default]
     Honour,
     /// DF is cleared: every such IPv4 packet is fragmented before encryption.
     Clear,
+}
+
+/// What a field has that whoever wrote the connection did not know.
+fn unnamed() -> Connection {
+    Connection::named("")
+}
+
+/// The same for a child.
+fn unnamed_child() -> Child {
+    Child::named("")
 }
 
 impl Connection {

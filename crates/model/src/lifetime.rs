@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Lifetime of an IKE SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IkeLifetime {
     /// It is gone after this.
     pub time: Duration,
@@ -21,7 +23,7 @@ impl Default for IkeLifetime {
 }
 
 /// Lifetime of a Child SA, by whichever limit comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifetime {
     /// It is gone after this.
     pub time: Duration,

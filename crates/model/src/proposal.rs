@@ -3,11 +3,12 @@
 use std::fmt;
 
 use base::algorithm::{Encryption, Group, Integrity, Prf};
+use serde::{Deserialize, Serialize};
 
 use crate::{Version, Versions};
 
 /// A phase 1 proposal: any one of each kind may be chosen. In IKEv1 each combination is a transform.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IkeProposal {
     /// All AEAD or all not: RFC 7296 §3.3.3 wants them in separate proposals.
     pub encryption: Vec<Encryption>,
@@ -20,7 +21,7 @@ pub struct IkeProposal {
 }
 
 /// A phase 2 proposal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EspProposal {
     /// All AEAD or all not.
     pub encryption: Vec<Encryption>,

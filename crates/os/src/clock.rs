@@ -15,6 +15,21 @@ impl Clock {
         Self(std::time::Instant::now())
     }
 
+    /// A clock that goes on where that of another process of this machine is, which began at this moment of
+    /// [`monotonic_us`].
+    #[expect(clippy::disallowed_methods, reason = "this is where the shells read the clock")]
+    pub fn began_at(began_us: u64) -> Self {
+        let now = std::time::Instant::now();
+        let since = Duration::from_micros(monotonic_us().saturating_sub(began_us));
+        Self(now.checked_sub(since).unwrap_or(now))
+    }
+
+    /// When it began, as [`Self::began_at`] takes it.
+    pub fn beginning_us(&self) -> u64 {
+        let since = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
+        monotonic_us().saturating_sub(since)
+    }
+
     /// The time now.
     pub fn now(&self) -> Instant {
         Instant::ZERO + self.0.elapsed()
@@ -50,6 +65,15 @@ mod tests {
         assert!(clock.now() >= first);
         assert_eq!(clock.until(Instant::ZERO), Duration::ZERO);
         assert!(clock.until(first + Duration::from_secs(100)) > Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_clock_goes_on_where_another_is() {
+        let older = Clock::began_at(monotonic_us() - 5_000_000);
+        assert!(older.now() >= Instant::ZERO + Duration::from_secs(5));
+        let same = Clock::began_at(older.beginning_us());
+        let apart = same.now().since_start().abs_diff(older.now().since_start());
+        assert!(apart < Duration::from_secs(1), "{apart:?}");
     }
 
     #[test]

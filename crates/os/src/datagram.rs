@@ -11,7 +11,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -282,6 +282,37 @@ impl DatagramSocket {
         this.socket.bind(&local.into()).tried(|| format!("bind {kind} {local}"))?;
         let bound = this.socket.local_addr()?.as_socket().unwrap_or(local);
         Ok(Self { local: bound, ..this })
+    }
+
+    /// A socket that another process has opened and bound in the same way, and passed on ([`crate::rights`]).
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is something else.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let tried = || "look at a socket that was passed on".to_owned();
+        let raw = socket.r#type().tried(tried)? == Type::RAW;
+        if !raw && socket.r#type().tried(tried)? != Type::DGRAM {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a socket that was passed on carries no datagrams",
+            ));
+        }
+        let local = socket.local_addr().tried(tried)?.as_socket();
+        let mut local =
+            local.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it has no Internet address"))?;
+        if raw {
+            local.set_port(0);
+        }
+        Ok(Self { socket, local, raw })
+    }
+
+    /// The same socket once more, to be passed on.
+    ///
+    /// # Errors
+    /// When the process has no more file descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// The address it is bound to, with the port the kernel chose if port 0 was asked for; port 0 for raw ESP.

@@ -10,6 +10,7 @@
 //! | [`tcp`], [`bfd`], [`probe`] | sockets of the control side: BGP, BFD, and probes of the other end |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
 //! | [`netns`] | network namespaces, for tests and the lab |
+//! | [`rights`] | open files from one process to another |
 //! | [`poll`] | what a data-path thread waits with |
 //! | [`sysctl`], [`process`], [`clock`] | `/proc/sys`, what a process uses, the time |
 //!
@@ -28,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod raw;
 mod ready;
+pub mod rights;
 mod sockopt;
 mod sys;
 pub mod sysctl;

@@ -48,6 +48,14 @@ pub(crate) fn attach_tun(tun: BorrowedFd<'_>, device: &mut DeviceRequest) -> io:
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads name and flags of the device of an attached `/dev/net/tun` (`TUNGETIFF`).
+#[expect(unsafe_code, reason = "ioctl")]
+pub(crate) fn attached_tun(tun: BorrowedFd<'_>, device: &mut DeviceRequest) -> io::Result<()> {
+    // SAFETY: as above; this request only writes.
+    let answer = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETIFF, ptr::from_mut(device)) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether the device of an attached `/dev/net/tun` stays when it is closed (`TUNSETPERSIST`).
 #[expect(unsafe_code, reason = "ioctl")]
 pub(crate) fn set_tun_persistent(tun: BorrowedFd<'_>, stays: bool) -> io::Result<()> {

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::Tried;
@@ -143,6 +143,33 @@ impl Tun {
         Ok(Self { file, name, index, multi_queue: options.multi_queue })
     }
 
+    /// A queue that another process has opened like [`Self::open`] and passed on ([`crate::rights`]).
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is something else, `NotFound` when the device is not in this network namespace.
+    pub fn adopt(file: OwnedFd) -> io::Result<Self> {
+        let file = File::from(file);
+        let mut request = DeviceRequest { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+        sys::attached_tun(file.as_fd(), &mut request).tried(|| "look at a TUN device that was passed on".into())?;
+        let flags = libc::c_int::from(request.flags);
+        let (kind, how) = (libc::IFF_TUN | libc::IFF_TAP, libc::IFF_NO_PI | libc::IFF_VNET_HDR);
+        let name = device_name(&request);
+        if flags & kind != libc::IFF_TUN || flags & how != how {
+            let what = format!("the device {name} was opened in another way than here");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let index = nix::net::if_::if_nametoindex(name.as_str()).tried(|| format!("find the device {name}"))?;
+        Ok(Self { file, name, index, multi_queue: flags & libc::IFF_MULTI_QUEUE != 0 })
+    }
+
+    /// The same queue once more, to be passed on.
+    ///
+    /// # Errors
+    /// When the process has no more file descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
     /// Another queue of the same device. The calling thread must be in the device's network namespace.
     ///
     /// # Errors
@@ -269,8 +296,12 @@ fn attach(name: &str, multi_queue: bool) -> io::Result<(File, String)> {
     let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
     request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues) as libc::c_short;
     sys::attach_tun(file.as_fd(), &mut request)?;
+    Ok((file, device_name(&request)))
+}
+
+fn device_name(request: &DeviceRequest) -> String {
     let given: Vec<u8> = request.name.iter().copied().take_while(|byte| *byte != 0).collect();
-    Ok((file, String::from_utf8_lossy(&given).into_owned()))
+    String::from_utf8_lossy(&given).into_owned()
 }
 
 fn device_request(name: &str) -> io::Result<DeviceRequest> {

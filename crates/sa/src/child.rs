@@ -7,11 +7,12 @@ use std::sync::Arc;
 use base::algorithm::{Encryption, Integrity};
 use base::{Instant, Secret};
 use model::{DfPolicy, Routing};
+use serde::{Deserialize, Serialize};
 
 use crate::TrafficSelector;
 
 /// A security parameter index (RFC 4303 §2.1): 0 to 255 are reserved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Spi(pub u32);
 
 impl fmt::Display for Spi {
@@ -27,11 +28,11 @@ impl fmt::Debug for Spi {
 }
 
 /// Names one Child SA of this gateway, both its directions; never used twice in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SaId(pub u64);
 
 /// The algorithms that an SA pair uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChildSuite {
     /// How payloads are encrypted.
     pub encryption: Encryption,
@@ -108,7 +109,7 @@ impl DirectionKeys {
 }
 
 /// Where an SA's packets go: the outer addresses, and whether ESP is inside UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// Our outer address and, when encapsulated, UDP port.
     pub local: SocketAddr,
@@ -135,7 +136,7 @@ pub struct Limits {
 }
 
 /// What a Child SA is called by people.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChildLabel {
     /// The connection's name.
     pub connection: Arc<str>,

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use model::Selector;
+use serde::{Deserialize, Serialize};
 
 /// A range of addresses of one family, with a protocol and a range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrafficSelector {
     /// The first address.
     pub first: IpAddr,

@@ -1,6 +1,7 @@
 //! NIST curves (RFC 5903) and Curve25519 (RFC 7748, RFC 8031), computed by aws-lc.
 
 use aws_lc_rs::agreement::{self, Algorithm, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, X25519};
+use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin, EcPrivateKeyBin};
 use base::{Random, Secret};
 use zeroize::Zeroizing;
 
@@ -60,6 +61,20 @@ impl Curve {
             Form::Coordinate => public.as_ref(),
         };
         Some((private, wire.into()))
+    }
+
+    /// What [`Self::key_pair`] takes.
+    pub(super) fn export(&self, private: &PrivateKey) -> Secret {
+        // The library writes out what it was given: these keys are made of bytes.
+        let bytes = match self.form {
+            Form::Point => {
+                AsBigEndian::<EcPrivateKeyBin<'_>>::as_be_bytes(private).map(|bytes| Secret::from(bytes.as_ref()))
+            }
+            Form::Coordinate => {
+                AsBigEndian::<Curve25519SeedBin<'_>>::as_be_bytes(private).map(|bytes| Secret::from(bytes.as_ref()))
+            }
+        };
+        bytes.expect("a key that is held in memory is written out")
     }
 
     /// The caller has checked the length of `peer_public`.

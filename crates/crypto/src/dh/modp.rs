@@ -37,6 +37,21 @@ impl Exponent {
         padded[start..].copy_from_slice(bytes);
         Self(Uint::from_be_slice(padded.as_slice()))
     }
+
+    /// All of it, for [`Self::from_secret`].
+    pub(super) fn to_secret(&self) -> Secret {
+        let mut bytes = Zeroizing::new([0; EXPONENT_LIMBS * 8]);
+        for (place, limb) in bytes.rchunks_mut(8).zip(self.0.as_limbs()) {
+            place.copy_from_slice(&limb.0.to_be_bytes());
+        }
+        Secret::from(&bytes[..])
+    }
+
+    /// What [`Self::to_secret`] gave.
+    pub(super) fn from_secret(secret: &Secret) -> Option<Self> {
+        let is_one = secret.len() == EXPONENT_LIMBS * 8 && secret.expose().iter().any(|byte| *byte != 0);
+        is_one.then(|| Self::from_bytes(secret.expose()))
+    }
 }
 
 impl Drop for Exponent {

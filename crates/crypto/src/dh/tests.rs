@@ -291,3 +291,15 @@ proptest! {
         let _ = pair.agree(value.expose());
     }
 }
+
+#[test]
+fn a_key_pair_that_is_handed_over_agrees_on_the_same_secret() {
+    for group in Group::ALL {
+        let [own, peer] = [1, 2].map(|seed| KeyPair::generate(group, &mut Random::for_test(seed)));
+        let taken = KeyPair::import(group, &own.export()).unwrap();
+        assert_eq!(taken.public(), own.public(), "{group}");
+        assert_eq!(taken.agree(peer.public()).unwrap(), own.agree(peer.public()).unwrap(), "{group}");
+        assert!(KeyPair::import(group, &Secret::from(&[0; 80][..])).is_none());
+        assert!(KeyPair::import(group, &Secret::from(&[1; 7][..])).is_none());
+    }
+}

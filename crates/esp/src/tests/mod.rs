@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole, with the Child SAs and packets that they share.
 
+mod export;
 mod flows;
 mod golden;
 mod identity;
