@@ -1,7 +1,11 @@
 //! The gateway: one machine over the IKE endpoint, the plan of the world outside, and the memory of each connection.
 
+mod export;
 mod routing;
 mod table;
+
+pub use export::Exported;
+pub(crate) use export::ExportedPaths;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -122,6 +126,7 @@ impl Gateway {
             self.retire(id, "it is not in the configuration any more", now);
         }
         self.by_name = kept;
+        self.note_tunnels(now);
         self.replan();
         for (id, was_up) in start {
             let children = match self.records.get(&id) {

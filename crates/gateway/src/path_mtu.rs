@@ -406,6 +406,12 @@ impl PathMtu {
         if self.is_ipv6 { LEAST_V6 } else { LEAST_V4 }
     }
 
+    /// Another process found this out at that time. It is looked at again like any new path.
+    pub(crate) fn resume(&mut self, mtu: u16, at: Instant) {
+        self.use_mtu(mtu, Source::Probed { at });
+        self.told = mtu;
+    }
+
     fn use_mtu(&mut self, mtu: u16, source: Source) {
         self.source = source;
         if self.mtu != mtu {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use base::export::Moment;
 use base::{Deadline, Instant, Machine};
 use ike::{CannotProbe, Outcome, PeerId, Probe, Probed};
 use sa::{ChildSuite, Path, SaId};
 
+use crate::gateway::ExportedPaths;
 use crate::path_mtu::{self, PathMtu, Source};
 
 /// A path: whose, and where to.
@@ -162,6 +164,28 @@ impl Paths {
     pub(crate) fn cannot_probe(&mut self, number: u64, why: CannotProbe, now: Instant) {
         if let Some(key) = self.by_probe.remove(&number) {
             self.with(key, |path| path.cannot_probe(why, now));
+        }
+    }
+
+    /// What was found out, for another process.
+    pub(crate) fn export(&self, now: Instant) -> ExportedPaths {
+        let known = self.known.iter().filter_map(|((peer, remote), known)| {
+            let Source::Probed { at } = known.path.source() else { return None };
+            Some((*peer, *remote, known.path.mtu(), Moment::of(at, now)))
+        });
+        ExportedPaths { last_probe: self.last_probe, known: known.collect() }
+    }
+
+    /// Takes over what another process found out. The SAs that take these paths are there already.
+    pub(crate) fn import(&mut self, exported: &ExportedPaths, now: Instant) {
+        self.last_probe = exported.last_probe;
+        for (peer, remote, mtu, at) in &exported.known {
+            self.with((*peer, *remote), |path| path.resume(*mtu, at.at(now)));
+        }
+        // The SAs are not in the data path yet, which hears of this with each.
+        for known in self.known.values() {
+            let (sas, mtu) = (known.sas.keys().copied().collect(), known.path.mtu());
+            self.outputs.push_back(Output::Mtu { sas, mtu });
         }
     }
 

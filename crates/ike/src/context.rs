@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::{Instant, Random};
 use sa::{SaChange, SaId, Spi};
+use serde::{Deserialize, Serialize};
 
 use crate::event::{CloseReason, Counters, DropReason, Event, Output, Transmit};
 use crate::peer::{Options, Peer, PeerId, Peers};
@@ -56,7 +57,7 @@ pub(crate) enum Signal {
 }
 
 /// Whether a closed session is negotiated anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Again {
     /// No: a command, a replacement, or the connection does not want it.
     No,
@@ -174,6 +175,23 @@ impl Numbers {
                 return (id, spi);
             }
         }
+    }
+
+    /// The last number given to an SA.
+    pub(crate) const fn last(&self) -> u64 {
+        self.last_sa
+    }
+
+    /// Numbers in use, of these, and their SPIs.
+    pub(crate) fn taken_by(&self, ids: &BTreeSet<SaId>) -> Vec<(SaId, Spi)> {
+        self.inbound.iter().filter(|(id, _)| ids.contains(id)).copied().collect()
+    }
+
+    /// Goes on where another process stopped.
+    pub(crate) fn restore(&mut self, last_sa: u64, taken: &[(SaId, Spi)]) {
+        self.last_sa = self.last_sa.max(last_sa);
+        self.inbound.extend(taken);
+        self.spis.extend(taken.iter().map(|(_, spi)| *spi));
     }
 
     /// How many are taken.

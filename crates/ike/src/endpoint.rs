@@ -4,6 +4,8 @@
 //! IKE SA of a peer lives on: it initiates what is wanted, tries again what failed, and settles
 //! duplicates. What happens within one IKE SA is the session's affair.
 
+mod export;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

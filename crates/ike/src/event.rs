@@ -1,11 +1,13 @@
 //! What comes out of the endpoint.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::{Identity, Version};
 use sa::{ChildSuite, SaChange, SaId, Spi, TrafficSelector};
+use serde::{Deserialize, Serialize};
 
 use crate::{Failure, PeerId, Probed};
 
@@ -122,7 +124,7 @@ pub enum Event {
 }
 
 /// Why an SA ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
     /// A command of ours.
     Command,
@@ -248,6 +250,42 @@ impl Counters {
     /// Counts a datagram that was dropped.
     pub(crate) fn drop(&mut self, reason: DropReason) {
         self.dropped[reason as usize] += 1;
+    }
+
+    /// All of it by name, for another process.
+    pub(crate) fn by_name(&self) -> BTreeMap<String, u64> {
+        let plain = self.plain().map(|(name, count)| (name.to_owned(), count));
+        let dropped = DropReason::ALL.into_iter().map(|reason| (reason.name().to_owned(), self.dropped(reason)));
+        plain.into_iter().chain(dropped).collect()
+    }
+
+    /// Goes on where another process stopped. What has no such name here is left out.
+    pub(crate) fn add_by_name(&mut self, counts: &BTreeMap<String, u64>) {
+        let of = |name: &str| counts.get(name).copied().unwrap_or_default();
+        self.received += of("received");
+        self.sent += of("sent");
+        self.retransmitted += of("retransmitted");
+        self.answered_again += of("answered_again");
+        self.established += of("established");
+        self.failed += of("failed");
+        self.ike_rekeys += of("ike_rekeys");
+        self.child_rekeys += of("child_rekeys");
+        self.cookies_sent += of("cookies_sent");
+        DropReason::ALL.into_iter().for_each(|reason| self.dropped[reason as usize] += of(reason.name()));
+    }
+
+    const fn plain(&self) -> [(&'static str, u64); 9] {
+        [
+            ("received", self.received),
+            ("sent", self.sent),
+            ("retransmitted", self.retransmitted),
+            ("answered_again", self.answered_again),
+            ("established", self.established),
+            ("failed", self.failed),
+            ("ike_rekeys", self.ike_rekeys),
+            ("child_rekeys", self.child_rekeys),
+            ("cookies_sent", self.cookies_sent),
+        ]
     }
 
     /// Datagrams that were dropped for `reason`.

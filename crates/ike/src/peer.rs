@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Address, Connection, Identity, IdentityMatch, Ports, Version};
+use serde::{Deserialize, Serialize};
 
 /// Names a configured connection within one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub u32);
 
 /// How unanswered requests are repeated: after `initial`, then `factor` times longer each time, `tries` times in

@@ -1,8 +1,10 @@
 //! Probes of the path (RFC 8899 §4.1, §5.2): what is asked of the endpoint and what it found. A probe is a request that
 //! is filled to a size and that only the peer can answer, so that no stranger decides what a path takes.
 
+use serde::{Deserialize, Serialize};
+
 /// A probe to send. Sizes are those of the whole IP packet, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// Comes back with the result.
     pub number: u64,

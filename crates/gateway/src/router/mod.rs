@@ -50,6 +50,8 @@ pub(crate) struct Router {
     random: Random,
     /// Static routes that lead into devices whatever the health of their tunnels.
     fixed_routes: BTreeSet<IpNet>,
+    /// Whether another process held BGP's sessions before: neighbours were promised that they come back.
+    is_restarting: bool,
     /// The networks of this host's own interfaces.
     connected: Vec<IpNet>,
     outputs: VecDeque<Output>,
@@ -96,6 +98,7 @@ impl Router {
             links: Links::new(random.split()),
             bgp: None,
             fixed_routes: BTreeSet::new(),
+            is_restarting: false,
             connected: Vec::new(),
             random,
             outputs: VecDeque::new(),
@@ -161,7 +164,8 @@ impl Router {
             }
         }
         if self.bgp.is_none() {
-            match Bgp::new(config, false, self.random.split(), now) {
+            let is_restarting = std::mem::take(&mut self.is_restarting);
+            match Bgp::new(config, is_restarting, self.random.split(), now) {
                 Some(Ok(bgp)) => self.bgp = Some(bgp),
                 Some(Err(why)) => self.tell(None, Severity::Warning, "bgp", why.to_owned()),
                 None => {}
@@ -170,6 +174,23 @@ impl Router {
         if let Some(bgp) = &mut self.bgp {
             bgp.apply(config, &self.by_label, &self.tunnels, now);
         }
+    }
+
+    /// BGP will begin as after a restart.
+    pub(crate) const fn expect_restart(&mut self) {
+        self.is_restarting = true;
+    }
+
+    /// Another process takes over: BGP's neighbours keep what they learnt until it is there, and those of BFD do not take
+    /// our silence for a failure.
+    pub(crate) fn step_aside(&mut self, now: Instant) {
+        if let Some(bgp) = &mut self.bgp {
+            bgp.shut_down(true, now);
+        }
+        for id in self.tunnels.keys() {
+            self.links.hold_down(*id, true, now);
+        }
+        self.turn(now);
     }
 
     /// Announces what is to be announced now.

@@ -53,16 +53,16 @@ pub(crate) struct Child {
     pub(super) local: TrafficSelector,
     pub(super) remote: TrafficSelector,
     pub(super) path: Path,
-    installed_at: Instant,
-    rekey_at: Option<Instant>,
-    expires_at: Instant,
-    stage: Stage,
+    pub(super) installed_at: Instant,
+    pub(super) rekey_at: Option<Instant>,
+    pub(super) expires_at: Instant,
+    pub(super) stage: Stage,
     /// It was told of: it has been in use.
-    was_up: bool,
+    pub(super) was_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The peer may send; we do not yet, because it has not confirmed (message 3 of quick mode).
     Pending {
         /// Where its exchange ended with a predecessor of this session: until when a packet may confirm it.

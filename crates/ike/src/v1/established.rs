@@ -8,6 +8,7 @@ use std::time::Duration;
 use base::{Deadline, Instant};
 use model::{Connection, Dpd, DpdAction, Identity, Start};
 use sa::{Path, SaChange, SaId};
+use serde::{Deserialize, Serialize};
 
 use super::children::{Child, Handover, Want};
 use super::flight::{Flight, memory};
@@ -35,7 +36,7 @@ pub(super) enum After {
 }
 
 /// Where an established session stands between its predecessor and its successor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Standing {
     /// It is the one.
     Current,
@@ -73,7 +74,7 @@ pub(crate) struct Established {
     pub(super) last_block: Iv,
     pub(super) nat: Nat,
     /// Dead peer detection, where it is wanted and the peer knows it.
-    dpd: Option<Dpd>,
+    pub(super) dpd: Option<Dpd>,
     pub(super) local_id: Identity,
     pub(super) remote_id: Identity,
     pub(super) suite_name: Arc<str>,
@@ -81,24 +82,24 @@ pub(crate) struct Established {
     pub(super) renew_at: Instant,
     pub(super) expires_at: Instant,
     pub(super) standing: Standing,
-    keepalive_at: Option<Instant>,
+    pub(super) keepalive_at: Option<Instant>,
     pub(super) watch: Watch,
     pub(super) children: Vec<Child>,
     pub(super) wanted: Vec<Want>,
     pub(super) quick: Vec<Quick>,
     /// Message IDs of the peer's quick modes that were answered, the oldest first.
     pub(super) answered: VecDeque<u32>,
-    recent: Vec<Recent>,
+    pub(super) recent: Vec<Recent>,
     /// The last failure that was told, so that a peer that tries again and again fills no log.
     pub(super) told: Option<(&'static str, Instant)>,
 }
 
 /// The end of an exchange whose last message was ours.
 #[derive(Debug)]
-struct Recent {
-    message_id: u32,
-    flight: Flight,
-    until: Instant,
+pub(super) struct Recent {
+    pub(super) message_id: u32,
+    pub(super) flight: Flight,
+    pub(super) until: Instant,
 }
 
 impl Outcome {

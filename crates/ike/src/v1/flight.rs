@@ -13,10 +13,10 @@ use crate::peer::Retransmission;
 #[derive(Clone)]
 pub(super) struct Flight {
     /// The message.
-    sent: Box<[u8]>,
+    pub(super) sent: Box<[u8]>,
     /// The peer's message that it answers.
-    answers: Option<Digest>,
-    timer: Option<Timer>,
+    pub(super) answers: Option<Digest>,
+    pub(super) timer: Option<Timer>,
 }
 
 impl fmt::Debug for Flight {
@@ -26,9 +26,9 @@ impl fmt::Debug for Flight {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Timer {
-    sent: u32,
-    at: Instant,
+pub(super) struct Timer {
+    pub(super) sent: u32,
+    pub(super) at: Instant,
 }
 
 /// What a timer that went off calls for.

@@ -98,20 +98,20 @@ pub(super) fn clear_errors(header: &Header, message: &[u8]) -> Result<Vec<u16>, 
 /// Dead peer detection: who was heard when, and what was asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
-    last_heard: Instant,
-    asked: Option<Asked>,
+    pub(super) last_heard: Instant,
+    pub(super) asked: Option<Asked>,
     /// The number of our last question.
-    sequence: u32,
+    pub(super) sequence: u32,
     /// The highest number that the peer asked with.
-    peer_sequence: Option<u32>,
+    pub(super) peer_sequence: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(super) struct Asked {
     /// When the first question that was not answered left, and its number.
-    since: Instant,
-    first: u32,
-    again_at: Instant,
+    pub(super) since: Instant,
+    pub(super) first: u32,
+    pub(super) again_at: Instant,
 }
 
 impl Watch {

@@ -70,7 +70,7 @@ impl Iv {
         Self { bytes, len: len as u8 }
     }
 
-    fn get(&self) -> &[u8] {
+    pub(super) fn get(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 }
@@ -79,9 +79,9 @@ impl Iv {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) suite: Suite,
-    d: Secret,
-    a: Secret,
-    encryption: Secret,
+    pub(super) d: Secret,
+    pub(super) a: Secret,
+    pub(super) encryption: Secret,
 }
 
 /// What both sides have said when the key exchange is over; the pre-shared key is all that is missing.
@@ -227,7 +227,7 @@ impl Keys {
 
 /// A short fingerprint of a message, to know it when it comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Digest([u8; 20]);
+pub(super) struct Digest(pub(super) [u8; 20]);
 
 impl Digest {
     pub(super) fn of(message: &[u8]) -> Self {

@@ -12,6 +12,7 @@
 
 mod children;
 mod established;
+mod export;
 mod flight;
 mod identity;
 mod info;
@@ -47,6 +48,7 @@ use crate::wire::v1::{exchange, notify};
 use crate::{Cause, Failure, Side};
 
 pub(crate) use self::children::Handover;
+pub(crate) use self::export::ExportedSession;
 
 /// An ISAKMP SA.
 #[derive(Debug)]

@@ -47,36 +47,36 @@ const MAX_REMEMBERED: usize = 1_024;
 /// A quick mode under way.
 #[derive(Debug)]
 pub(super) struct Quick {
-    message_id: u32,
+    pub(super) message_id: u32,
     /// The vector of the peer's next message.
-    iv: Iv,
-    flight: Flight,
-    stage: Stage,
+    pub(super) iv: Iv,
+    pub(super) flight: Flight,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Asked(Box<Asked>),
     Answered(Answered),
 }
 
 /// Message 1 is sent.
 #[derive(Debug)]
-struct Asked {
-    want: Want,
-    id: SaId,
-    spi: Spi,
-    nonce: [u8; keys::NONCE_LEN],
-    key_pair: Option<KeyPair>,
-    mode: u16,
+pub(super) struct Asked {
+    pub(super) want: Want,
+    pub(super) id: SaId,
+    pub(super) spi: Spi,
+    pub(super) nonce: [u8; keys::NONCE_LEN],
+    pub(super) key_pair: Option<KeyPair>,
+    pub(super) mode: u16,
 }
 
 /// Message 2 is sent.
 #[derive(Debug)]
-struct Answered {
-    child: SaId,
+pub(super) struct Answered {
+    pub(super) child: SaId,
     /// HASH(3).
-    expected: Secret,
+    pub(super) expected: Secret,
 }
 
 impl Quick {

@@ -3,6 +3,7 @@
 use base::Random;
 use base::algorithm::Prf;
 use model::Encapsulation;
+use serde::{Deserialize, Serialize};
 
 use super::keys::Cookies;
 use crate::context::Ends;
@@ -23,7 +24,7 @@ pub(super) enum Vendor {
 }
 
 /// Which NAT traversal, best last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Dialect {
     Draft02,
     /// The same with a newline in the text that was hashed: a slip that became the common spelling.

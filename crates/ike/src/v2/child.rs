@@ -7,6 +7,7 @@ use base::{Instant, Secret};
 use crypto::KeyPair;
 use model::{Child as Configured, Connection, Lifetime};
 use sa::{ChildKeys, ChildLabel, ChildSa, ChildSuite, Limits, SaChange, SaId, Spi, TrafficSelector};
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::event::CloseReason;
@@ -43,7 +44,7 @@ pub(super) struct Child {
 }
 
 /// How far a Child SA is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
     /// The peer may use it; we do so once it does.
     Installed,
@@ -63,7 +64,7 @@ pub(super) struct Pending {
     pub(super) id: SaId,
     pub(super) inbound: Spi,
     pub(super) nonce: [u8; NONCE_LEN],
-    own: Option<KeyPair>,
+    pub(super) own: Option<KeyPair>,
 }
 
 impl Child {

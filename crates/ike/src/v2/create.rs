@@ -35,9 +35,9 @@ pub(super) struct RekeyingChild {
 /// What the peer made of a Child SA that we rekey too.
 #[derive(Debug)]
 pub(super) struct Rival {
-    id: SaId,
+    pub(super) id: SaId,
     /// The lower of its two nonces.
-    lowest: Vec<u8>,
+    pub(super) lowest: Vec<u8>,
 }
 
 /// What an answer is to.

@@ -10,6 +10,7 @@ use base::Instant;
 use base::algorithm::Group;
 use model::{Connection, DpdAction, Identity, Start};
 use sa::{SaChange, SaId, Spi};
+use serde::{Deserialize, Serialize};
 
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Event, Rekey};
@@ -51,13 +52,13 @@ pub(super) struct Established {
     pub(super) rival: Option<Box<Born>>,
     pub(super) fate: Fate,
     /// Message ID of our next request.
-    next_request: u32,
+    pub(super) next_request: u32,
     /// Message ID of the peer's next request.
-    expected: u32,
+    pub(super) expected: u32,
     /// Requests that the peer takes at once.
-    window: u32,
+    pub(super) window: u32,
     /// The answer to the peer's last request.
-    answer: Packets,
+    pub(super) answer: Packets,
     pub(super) last_alive: Instant,
     pub(super) established_at: Instant,
     pub(super) rekey_at: Option<Instant>,
@@ -116,7 +117,7 @@ pub(super) struct Task {
 }
 
 /// What a request of ours is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Job {
     CreateChild {
         name: Arc<str>,
@@ -150,11 +151,11 @@ pub(super) enum Job {
 pub(super) struct Outstanding {
     pub(super) id: u32,
     pub(super) packets: Packets,
-    kind: u8,
+    pub(super) kind: u8,
     pub(super) sent: u32,
-    asked_at: Instant,
+    pub(super) asked_at: Instant,
     pub(super) at: Instant,
-    give_up_at: Option<Instant>,
+    pub(super) give_up_at: Option<Instant>,
     pub(super) exchange: Exchange,
 }
 

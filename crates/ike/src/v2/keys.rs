@@ -8,6 +8,7 @@ use std::fmt;
 use base::algorithm::{Encryption, Group, Integrity, Prf};
 use base::{Random, Secret};
 use crypto::{AeadKey, CbcKey, HmacKey, prf, prf_plus};
+use serde::{Deserialize, Serialize};
 
 use crate::DropReason;
 use crate::wire::header::{self, Header};
@@ -20,7 +21,7 @@ const FRAGMENT: usize = 4;
 const AEAD_IV: usize = 8;
 
 /// The algorithms of an IKE SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IkeSuite {
     pub(crate) encryption: Encryption,
     /// `None` exactly for AEAD.
@@ -65,18 +66,18 @@ pub(super) struct Seed<'a> {
 
 /// Keys of an IKE SA once it is established. Cipher states are set up a message: messages are rare, sessions many.
 pub(super) struct Keys {
-    suite: IkeSuite,
+    pub(super) suite: IkeSuite,
     /// SK_d.
-    derive: Secret,
-    inbound: Direction,
-    outbound: Direction,
+    pub(super) derive: Secret,
+    pub(super) inbound: Direction,
+    pub(super) outbound: Direction,
     /// Messages sealed so far: the IV of an AEAD, which must never repeat.
-    sealed: u64,
+    pub(super) sealed: u64,
 }
 
-struct Direction {
-    encryption: Secret,
-    integrity: Secret,
+pub(super) struct Direction {
+    pub(super) encryption: Secret,
+    pub(super) integrity: Secret,
 }
 
 /// SK_pi and SK_pr, which only IKE_AUTH needs.

@@ -21,6 +21,7 @@ mod child;
 mod cookie;
 mod create;
 mod established;
+mod export;
 mod fragment;
 mod info;
 mod init;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use base::{Deadline, Instant};
 use model::{Connection, Encapsulation, Identity, Version};
 use sa::{Path, SaId};
+use serde::{Deserialize, Serialize};
 
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Rekey};
@@ -50,6 +52,7 @@ use crate::wire::header::Header;
 use crate::wire::v2::{Body, NotifyType, flags, message};
 
 pub(crate) use cookie::Cookies;
+pub(crate) use export::ExportedSession;
 
 use auth::{AuthSent, Refused};
 use established::{After, Established};
@@ -82,7 +85,7 @@ struct Core {
 }
 
 /// Where a NAT was found, and what follows for ESP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Nat {
     ours: bool,
     theirs: bool,

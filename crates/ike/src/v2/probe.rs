@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use base::Instant;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::event::Output;
@@ -43,7 +44,7 @@ const WHOLE_TRIES: u32 = 2;
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// A probe under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Probing {
     number: u64,
     size: u16,
@@ -54,7 +55,7 @@ pub(super) struct Probing {
     trial_for: Option<Probe>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// The whole request may still be answered.
     Whole,

@@ -25,10 +25,10 @@ const MAX_GROUP_TRIES: u8 = 3;
 
 /// Our rekeying of the IKE SA, while it has no answer.
 pub(super) struct RekeyingIke {
-    own: KeyPair,
-    nonce: [u8; NONCE_LEN],
-    spi: u64,
-    tries: u8,
+    pub(super) own: KeyPair,
+    pub(super) nonce: [u8; NONCE_LEN],
+    pub(super) spi: u64,
+    pub(super) tries: u8,
 }
 
 impl std::fmt::Debug for RekeyingIke {
@@ -40,10 +40,10 @@ impl std::fmt::Debug for RekeyingIke {
 /// An IKE SA that a rekey made, before it has the children.
 #[derive(Debug)]
 pub(super) struct Born {
-    core: Core,
-    established: Box<Established>,
+    pub(super) core: Core,
+    pub(super) established: Box<Established>,
     /// The lower of its two nonces.
-    lowest: Vec<u8>,
+    pub(super) lowest: Vec<u8>,
 }
 
 impl Born {

@@ -3,6 +3,7 @@
 
 mod faults;
 mod flood;
+mod handover;
 mod host;
 mod lifecycle;
 mod storm;

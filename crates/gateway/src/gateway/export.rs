@@ -1,0 +1,172 @@
+//! The state of a gateway for another process that goes on with it.
+//!
+//! What the world outside is like (devices, routes, policies) is not handed over but planned again, from the same
+//! connections; the shell finds most of it there already. Neither is what routing knows: health is judged anew, BGP comes
+//! back as after a restart that its neighbours were promised (RFC 4724), and BFD sessions are held down on purpose
+//! meanwhile (RFC 5882 §4.2). The last failure of a connection is left out: its history tells.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base::Instant;
+use base::export::{Exposed, Moment};
+use ike::PeerId;
+use model::{Connection, GatewayOptions, Ports};
+use sa::{ChildLabel, ChildSuite, Path, SaId};
+use serde::{Deserialize, Serialize};
+
+use super::Gateway;
+use crate::drain::Drain;
+use crate::health::Signal;
+use crate::record::{Entry, LiveSa, Record, State};
+use crate::tally::Negotiations;
+
+/// All of it. It holds keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    listen: Vec<IpAddr>,
+    ports: Ports,
+    ike: ike::Exported,
+    records: Vec<ExportedRecord>,
+    drained: Vec<ChildLabel>,
+    paths: ExportedPaths,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ExportedRecord {
+    peer: PeerId,
+    connection: Connection,
+    addresses: (Option<IpAddr>, Option<IpAddr>),
+    state: State,
+    since: Moment,
+    why: String,
+    history: Vec<(Moment, String)>,
+    retiring: Option<(Moment, Vec<Exposed>)>,
+    negotiations: Negotiations,
+    is_held_down: bool,
+    is_connecting: bool,
+    sas: Vec<(Arc<str>, SaId, ChildSuite, Path)>,
+}
+
+/// What was found out of the paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExportedPaths {
+    /// Probes are numbered on: answers to old ones say nothing.
+    pub(crate) last_probe: u64,
+    /// What each takes, in bytes; and when the peer last received a packet of this size.
+    pub(crate) known: Vec<(PeerId, IpAddr, u16, Moment)>,
+}
+
+impl Exported {
+    /// Whether the sockets that come with it are those that `options` ask for.
+    pub fn has_sockets_of(&self, options: &GatewayOptions) -> bool {
+        (&self.listen, self.ports) == (&options.listen, options.ports)
+    }
+}
+
+impl Gateway {
+    /// Everything that another process needs to go on. This gateway must do nothing more once the other does.
+    pub fn export(&self, now: Instant) -> Exported {
+        let all = self.by_name.values().filter_map(|id| Some((*id, self.records.get(id)?)));
+        Exported {
+            listen: self.options.listen.clone(),
+            ports: self.options.ports,
+            ike: self.endpoint.export(now),
+            records: all.map(|(id, record)| export_record(id, record, now)).collect(),
+            drained: self.drains.keys().cloned().collect(),
+            paths: self.paths.export(now),
+        }
+    }
+
+    /// Goes on with what another gateway exported; to be called before anything else. [`Self::apply`] with the
+    /// configuration has to follow, which treats the connections as those of an older configuration, and has the world
+    /// outside set up. A peer hears nothing of it unless its connection changed.
+    ///
+    /// # Errors
+    /// [`ike::Import`]; the gateway is of no use then.
+    pub fn import(&mut self, exported: Exported, now: Instant) -> Result<(), ike::Import> {
+        for record in exported.records {
+            let id = record.peer;
+            self.last_peer = self.last_peer.max(id.0);
+            let record = import_record(record, now);
+            self.endpoint.upsert_peer(id, record.negotiated(), now);
+            self.endpoint.set_addresses(id, record.local, record.remote, now);
+            for ((child, sa), live) in &record.sas {
+                self.by_sa.insert(*sa, (id, child.clone()));
+                self.paths.install(id, *sa, (live.suite, live.path), now);
+            }
+            self.by_name.insert(record.name.clone(), id);
+            self.records.insert(id, record);
+        }
+        self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
+        self.paths.import(&exported.paths, now);
+        self.router.expect_restart();
+        self.endpoint.import(exported.ike, now)?;
+        self.drains = exported.drained.into_iter().map(|label| (label, Drain::new(now))).collect();
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Another process is about to go on: neighbours of BGP and BFD are told what they have to know for keeping what they
+    /// learnt. Peers of IKE are told nothing.
+    pub fn step_aside(&mut self, now: Instant) {
+        self.router.step_aside(now);
+        self.pump_router(now);
+    }
+
+    /// Tells the router which tunnels have SAs and which are drained: it may not have known these tunnels before.
+    pub(super) fn note_tunnels(&mut self, now: Instant) {
+        let with_sas = |record: &Record| -> Vec<ChildLabel> {
+            let children = record.sas.keys().map(|(child, _)| child.clone());
+            children.map(|child| ChildLabel { connection: record.name.clone(), child }).collect()
+        };
+        for label in self.by_name.values().filter_map(|id| self.records.get(id)).flat_map(with_sas).collect::<Vec<_>>()
+        {
+            self.router.note_sa(&label, Signal::SaUp, now);
+        }
+        for label in self.drains.keys().cloned().collect::<Vec<_>>() {
+            self.router.set_drained(&label, true, now);
+        }
+    }
+}
+
+fn export_record(peer: PeerId, record: &Record, now: Instant) -> ExportedRecord {
+    let retiring = |(at, keys): &(Instant, Vec<base::Secret>)| {
+        (Moment::of(*at, now), keys.iter().map(|key| Exposed(key.clone())).collect())
+    };
+    ExportedRecord {
+        peer,
+        connection: Connection::clone(&record.connection),
+        addresses: (record.local, record.remote),
+        state: record.state,
+        since: Moment::of(record.since, now),
+        why: record.why.clone(),
+        history: record.history.iter().map(|entry| (Moment::of(entry.at, now), entry.text.clone())).collect(),
+        retiring: record.retiring.as_ref().map(retiring),
+        negotiations: record.negotiations.clone(),
+        is_held_down: record.is_held_down,
+        is_connecting: record.is_connecting,
+        sas: record.sas.iter().map(|((child, id), live)| (child.clone(), *id, live.suite, live.path)).collect(),
+    }
+}
+
+fn import_record(exported: ExportedRecord, now: Instant) -> Record {
+    let x = exported;
+    let entry = |(at, text): (Moment, String)| Entry { at: at.at(now), text };
+    let retiring =
+        |(at, keys): (Moment, Vec<Exposed>)| (at.at(now), keys.into_iter().map(|Exposed(key)| key).collect());
+    Record {
+        local: x.addresses.0,
+        remote: x.addresses.1,
+        state: x.state,
+        since: x.since.at(now),
+        why: x.why,
+        history: x.history.into_iter().map(entry).collect(),
+        retiring: x.retiring.map(retiring),
+        negotiations: x.negotiations,
+        is_held_down: x.is_held_down,
+        is_connecting: x.is_connecting,
+        sas: x.sas.into_iter().map(|(child, id, suite, path)| ((child, id), LiveSa { suite, path })).collect(),
+        ..Record::new(Arc::new(x.connection), now)
+    }
+}
