@@ -89,6 +89,9 @@ pub(crate) struct GatewayArgs {
     pub(crate) vti_script: Option<String>,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
+    /// Take the place of the gateway that runs at the admin socket: no tunnel is negotiated anew and no packet is lost
+    #[arg(long)]
+    pub(crate) hand_over: bool,
     /// What to log: error, warn, info, debug, or a filter such as info,ike=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: String,
@@ -578,6 +581,7 @@ mod tests {
         for line in [
             "simplon gateway -c aws.conf --secrets aws.secrets --socket /tmp/s --log debug --log-format json",
             "simplon gateway -c simplon.toml --port 1500 --natt-port 14500",
+            "simplon gateway -c simplon.toml --hand-over",
             "simplon status --detail --json",
             "simplon status Tunnel1 --watch",
             "simplon show ike-sa Tunnel1 --json",

@@ -28,6 +28,7 @@ pub(crate) fn run(args: GatewayArgs) -> Result<Code, Failed> {
             OffloadsArg::Off => Offloads::Off,
         },
         log: format,
+        hand_over: args.hand_over,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failed::new(Code::Failed, format!("cannot start: {e}")))?;
@@ -37,7 +38,7 @@ pub(crate) fn run(args: GatewayArgs) -> Result<Code, Failed> {
     done.map(|()| Code::Ok).map_err(|e| {
         let code = match &e {
             Error::Configuration(_) => Code::Usage,
-            Error::System { .. } | Error::AlreadyRunning(_) | Error::DataPath(_) => Code::Failed,
+            Error::System { .. } | Error::AlreadyRunning(_) | Error::HandOver(_) | Error::DataPath(_) => Code::Failed,
         };
         // A diagnostic has a form of its own, which begins with a line of its own.
         let lead = if code == Code::Usage { "the configuration is wrong\n" } else { "" };

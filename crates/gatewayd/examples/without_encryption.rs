@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         ports: (None, None),
         offloads: Offloads::Auto,
         log: Format::default(),
+        hand_over: false,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,5 +1,7 @@
 //! The control loop: one task that owns the gateway, hears everybody and carries out what comes out, in order.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use crate::ages::Ages;
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
+use crate::handover::{FORMAT, Taker};
 use crate::log::{Format, Log};
 use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
@@ -64,6 +67,8 @@ pub struct Options {
     pub offloads: data::Offloads,
     /// How the log is written.
     pub log: Format,
+    /// Whether to take the place of the gateway that runs at the socket.
+    pub hand_over: bool,
 }
 
 /// Runs a gateway until it is told to stop by SIGTERM or SIGINT. SIGHUP makes it read its configuration again. Must be
@@ -73,9 +78,14 @@ pub struct Options {
 /// Before anything was started: a wrong configuration, an admin socket or a port that another gateway has, missing
 /// privileges. Later: the end of the data path.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let clock = Clock::start();
-    let (mut world, route_events) =
-        World::open().await.map_err(|e| Error::system("talk to the kernel's routing", e))?;
+    let running = options.hand_over.then(|| Taker::ask(&options.socket)).transpose();
+    let running = running.map_err(|why| Error::HandOver(why.to_string()))?;
+    let clock = running.as_ref().map_or_else(Clock::start, |(_, began_us, _)| Clock::began_at(*began_us));
+    let opened = match &running {
+        Some((_, _, devices)) => World::beside(devices).await,
+        None => World::open().await,
+    };
+    let (mut world, route_events) = opened.map_err(|e| Error::system("talk to the kernel's routing", e))?;
     let own = world.own_addresses().await.map_err(|e| Error::system("list the addresses of this host", e))?;
     let reading = options.load.read(&own)?;
     let mut log = Log::new(options.log.clone());
@@ -85,9 +95,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let mut config = reading.config;
     override_ports(&mut config, options.ports);
-    let server = Server::listen(&options.socket)?;
+    let server = if running.is_some() { None } else { Some(Server::listen(&options.socket)?) };
     let signals = Signals::new().map_err(|e| Error::system("listen to signals", e))?;
-    let ((handle, reports), (inlet, outlet)) =
+    let ((handle, mut reports), (inlet, outlet)) =
         data::queues().map_err(|e| Error::system("make the queues of the data path", e))?;
     let data_options = data::Options {
         listen: config.gateway.listen.clone(),
@@ -95,8 +105,24 @@ pub async fn run(options: Options) -> Result<(), Error> {
         clock,
         offloads: options.offloads,
     };
-    let worker = data::start(&data_options, inlet, outlet).map_err(|e| Error::system("start the data path", e))?;
-    let gateway = Gateway::new(config.gateway.clone(), random()?);
+    let watch = world.netlink().monitor().map_err(|e| Error::system("watch the kernel's routing", e))?;
+    let mut gateway = Gateway::new(config.gateway.clone(), random()?);
+    let (worker, missed) = match running {
+        Some((client, ..)) => {
+            let taken =
+                handover::take_over(client, &mut gateway, (&handle, &mut reports), &data_options, (inlet, outlet))
+                    .await;
+            taken.map_err(Error::HandOver)?
+        }
+        None => {
+            let worker = data::start(&data_options, inlet, outlet);
+            (worker.map_err(|e| Error::system("start the data path", e))?, Vec::new())
+        }
+    };
+    let server = match server {
+        Some(server) => server,
+        None => handover::listen_after(&options.socket).await?,
+    };
     let mut control = Control {
         clock,
         gateway,
@@ -115,18 +141,37 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ask: server.asker(),
         sockets: Sockets::default(),
         route_events,
-        watch: world.netlink().monitor().map_err(|e| Error::system("watch the kernel's routing", e))?,
+        watch,
         lost: BTreeMap::new(),
         failed: None,
     };
     info!("gateway starts on UDP ports {} and {}", config.gateway.ports.ike, config.gateway.ports.natt);
-    let started = control.start(config, &mut world).await;
+    let has_taken_over = control.options.hand_over;
+    for word in missed {
+        control.hear(word.into_report(clock.now()), &mut reports);
+    }
+    let started = match control.start(config, &mut world).await {
+        Err(e) if has_taken_over => {
+            // Tunnels are up: they do not end over what a person may mend.
+            error!("{e}");
+            Ok(())
+        }
+        started => started,
+    };
+    if has_taken_over {
+        control.handle.send(world.forget_inherited().into_iter().map(Order::RemoveDevice));
+        control.log.note(Severity::Info, "handed_over", "this process is the gateway now".to_owned());
+    }
     let ended = match started {
         Ok(()) => control.serve(&mut world, server, reports, signals).await,
         Err(e) => Err((e, reports)),
     };
     let (outcome, reports) = match ended {
-        Ok(reports) => (Ok(()), reports),
+        Ok((Ended::Stopped, reports)) => (Ok(()), reports),
+        Ok((Ended::HandedOver, reports)) => {
+            control.depart(&mut world, reports, worker).await;
+            return Ok(());
+        }
         Err((e, reports)) => (Err(e), reports),
     };
     control.farewell(&mut world, reports, worker).await;
@@ -161,6 +206,14 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
+}
+
+/// How the gateway ended in this process.
+enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Another process goes on with it.
+    HandedOver,
 }
 
 struct Control {
@@ -234,7 +287,7 @@ impl Control {
         mut server: Server,
         mut reports: Reports,
         mut signals: Signals,
-    ) -> Result<Reports, (Error, Reports)> {
+    ) -> Result<(Ended, Reports), (Error, Reports)> {
         loop {
             self.carry_out(world).await;
             let mut due = self.gateway.poll_timeout().map_or(self.refresh_at, |d| d.at.min(self.refresh_at));
@@ -260,7 +313,31 @@ impl Control {
                 Some(event) = self.route_events.recv() => {
                     self.log.note(Severity::Warning, "routes", event.to_string());
                 }
-                Some(asked) = server.asked() => self.answer(asked, world).await,
+                Some(mut asked) = server.asked() => match asked.stream.take() {
+                    None => self.answer(asked, world).await,
+                    Some(stream) => match self.give(stream, &mut reports).await {
+                        Ok((giver, since)) => {
+                            self.release(&asked.request, world).await;
+                            drop(server);
+                            tokio::task::yield_now().await;
+                            match giver.go() {
+                                Ok(()) => {
+                                    let pause = self.clock.now().saturating_since(since).as_micros();
+                                    info!("another process goes on; packets waited for {pause} us");
+                                    return Ok((Ended::HandedOver, reports));
+                                }
+                                Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
+                            }
+                            self.handle.send([Order::Resume]);
+                            match Server::listen(&self.options.socket) {
+                                Ok(again) => server = again,
+                                Err(e) => return Err((e, reports)),
+                            }
+                            self.ask = server.asker();
+                        }
+                        Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
+                    },
+                },
                 () = self.resolver.answered() => self.refresh_at = self.clock.now(),
                 () = self.notifier.beat(&self.handle) => {}
                 () = tokio::time::sleep(wait) => {}
@@ -281,7 +358,7 @@ impl Control {
                 self.note_carried().await;
             }
         }
-        Ok(reports)
+        Ok((Ended::Stopped, reports))
     }
 
     /// Handles a report and those behind it; why the data path ended, if it did.
@@ -540,6 +617,12 @@ impl Control {
             Request::Events { after, connection, limit } => {
                 Answer::Events { page: self.log.page(after, connection.as_deref(), limit) }
             }
+            Request::HandOver { format: FORMAT, .. } => {
+                Answer::HandOver { format: FORMAT, began_us: self.clock.beginning_us(), devices: world.device_names() }
+            }
+            Request::HandOver { format, .. } => Answer::Error {
+                message: format!("this gateway hands over in format {FORMAT}, and format {format} was asked for"),
+            },
             Request::Reload => match self.reload(world).await {
                 Ok(()) => self.done(),
                 Err(message) => Answer::Error { message },

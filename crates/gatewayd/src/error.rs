@@ -18,6 +18,8 @@ pub enum Error {
     },
     /// Another gateway answers at the admin socket.
     AlreadyRunning(PathBuf),
+    /// The running gateway was not handed over, and goes on.
+    HandOver(String),
     /// The data path ended by itself.
     DataPath(String),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Error {
             Self::Configuration(errors) => errors.fmt(f),
             Self::System { what, source } => write!(f, "cannot {what}: {source}"),
             Self::AlreadyRunning(path) => write!(f, "another gateway answers at {}", path.display()),
+            Self::HandOver(why) => write!(f, "the running gateway is not handed over: {why}"),
             Self::DataPath(why) => write!(f, "the data path ended: {why}"),
         }
     }

@@ -7,6 +7,7 @@
 //! | [`data`] | the seam to the data-path thread, and that thread |
 //! | [`world`] | devices, routes and rules of the kernel, all removed at the end |
 //! | [`routes`] | routes into the kernel, however many, and whoever else changes them |
+//! | `handover` | one process hands everything to another |
 //! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
 //! | [`sockets`] | the sockets of BFD, probes and BGP |
@@ -24,6 +25,7 @@ pub mod data;
 mod error;
 pub mod files;
 mod guard;
+mod handover;
 pub mod host;
 pub mod log;
 mod metrics;

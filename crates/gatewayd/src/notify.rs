@@ -86,6 +86,11 @@ impl Notifier {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", os::clock::monotonic_us()));
     }
 
+    /// Another process is the gateway from now on.
+    pub(crate) fn succeeded_by(&self, process: u32) {
+        self.send(&format!("MAINPID={process}"));
+    }
+
     /// The gateway stops.
     pub(crate) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=taking the tunnels down");

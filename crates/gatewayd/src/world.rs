@@ -30,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(240);
 pub struct World {
     netlink: Netlink,
     devices: BTreeMap<Arc<str>, (u32, Device)>,
+    /// Devices of the process whose place this one takes, until they are wanted here.
+    inherited: BTreeMap<Arc<str>, u32>,
     /// Until they are cleared.
     routes: Option<Routes>,
     rules: BTreeSet<Rule>,
@@ -42,10 +44,47 @@ impl World {
     /// When the kernel's routing cannot be talked to.
     pub async fn open() -> io::Result<(Self, mpsc::Receiver<routes::Event>)> {
         let (routes, events) = Routes::start(GRACE)?;
-        let world =
-            Self { netlink: Netlink::open()?, devices: BTreeMap::new(), routes: Some(routes), rules: BTreeSet::new() };
+        let world = Self::with(routes)?;
         world.sweep().await?;
         Ok((world, events))
+    }
+
+    fn with(routes: Routes) -> io::Result<Self> {
+        let (devices, inherited) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { netlink: Netlink::open()?, devices, inherited, routes: Some(routes), rules: BTreeSet::new() })
+    }
+
+    /// A world in which everything is as another process, which still runs, has set it up: nothing is touched before it is
+    /// wanted here. `devices` are those of its tunnels.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn beside(devices: &[String]) -> io::Result<(Self, mpsc::Receiver<routes::Event>)> {
+        let (routes, events) = Routes::start(GRACE)?;
+        let mut world = Self::with(routes)?;
+        for name in devices {
+            if let Some(link) = world.netlink.link(name).await? {
+                world.inherited.insert(name.as_str().into(), link.index);
+            }
+        }
+        Ok((world, events))
+    }
+
+    /// The names of the devices of tunnels.
+    pub fn device_names(&self) -> Vec<String> {
+        self.devices.keys().map(ToString::to_string).collect()
+    }
+
+    /// Devices of the process before that nobody wants here: to be closed.
+    pub fn forget_inherited(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.inherited).into_keys().collect()
+    }
+
+    /// Leaves everything as it is, for the process that follows.
+    pub async fn leave(&mut self) {
+        if let Some(routes) = self.routes.take() {
+            routes.end(Farewell::Leave).await;
+        }
     }
 
     /// The connection to the kernel's routing.
@@ -69,6 +108,10 @@ impl World {
     /// As [`Tun::open`], and when the kernel refuses an address or an MTU.
     pub async fn change_device(&mut self, change: DeviceChange) -> io::Result<Option<Tun>> {
         match change {
+            DeviceChange::Create(device) if self.inherited.contains_key(&device.name) => {
+                self.inherit(device).await?;
+                Ok(None)
+            }
             DeviceChange::Create(device) => {
                 let tun = Tun::open(&TunOptions::new(&*device.name))?;
                 // Without this the kernel sends router solicitations into the tunnel.
@@ -91,6 +134,18 @@ impl World {
                 Ok(None)
             }
         }
+    }
+
+    /// Takes over a device that is served already, and makes it what it is to be.
+    async fn inherit(&mut self, device: Device) -> io::Result<()> {
+        let Some(index) = self.inherited.remove(&device.name) else { return Ok(()) };
+        let all = self.netlink.addresses().await?;
+        let has: Vec<IpNet> =
+            all.iter().filter(|a| a.index == index && is_usable_on_device(a)).map(|a| a.net).collect();
+        // What it has is what the process before gave it.
+        let known = Device { addresses: has, mtu: 0, ..device.clone() };
+        self.devices.insert(device.name.clone(), (index, known));
+        self.configure(device).await
     }
 
     async fn configure(&mut self, device: Device) -> io::Result<()> {
@@ -165,12 +220,16 @@ impl World {
         self.routes.as_ref().ok_or_else(|| io::Error::other("the routes were given up already"))
     }
 
+    fn own_devices(&self) -> BTreeSet<u32> {
+        self.devices.values().map(|(index, _)| *index).chain(self.inherited.values().copied()).collect()
+    }
+
     /// The addresses of this host that packets can have as their source, without those of our devices.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub async fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
-        let ours: BTreeSet<u32> = self.devices.values().map(|(index, _)| *index).collect();
+        let ours = self.own_devices();
         let all = self.netlink.addresses().await?;
         Ok(all.iter().filter(|a| !ours.contains(&a.index)).map(|a| a.net.addr()).filter(is_usable).collect())
     }
@@ -180,7 +239,7 @@ impl World {
     /// # Errors
     /// When the kernel does not answer.
     pub async fn own_networks(&self) -> io::Result<Vec<IpNet>> {
-        let ours: BTreeSet<u32> = self.devices.values().map(|(index, _)| *index).collect();
+        let ours = self.own_devices();
         let all = self.netlink.addresses().await?;
         let foreign = all.iter().filter(|address| !ours.contains(&address.index)).map(|address| address.net);
         let mut networks: Vec<IpNet> = foreign.filter(|net| is_usable(&net.addr())).map(|net| net.trunc()).collect();
@@ -200,6 +259,11 @@ impl World {
             routes.end(Farewell::Remove).await;
         }
     }
+}
+
+/// Whether an address of a tunnel's device was given to it: those of the link the kernel makes itself.
+fn is_usable_on_device(address: &netlink::Address) -> bool {
+    !matches!(address.net.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Whether packets can have it as their source beyond their own link.

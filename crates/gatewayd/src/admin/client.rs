@@ -87,8 +87,14 @@ impl Client {
             | Answer::Routes { .. }
             | Answer::BgpPaths { .. }
             | Answer::Events { .. }
+            | Answer::HandOver { .. }
             | Answer::Done { .. }) => Ok(answer),
         }
+    }
+
+    /// The connection itself, for what is no request.
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
     }
 
     /// How everything is.

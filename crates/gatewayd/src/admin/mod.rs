@@ -62,6 +62,17 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// Hand everything over to the process that asks.
+    HandOver {
+        /// The format that it understands.
+        format: u32,
+        /// Whether to begin: then no line follows, and the stream speaks that format. Else how things are is told.
+        #[serde(default)]
+        begin: bool,
+        /// Its number.
+        #[serde(default)]
+        process: u32,
+    },
     /// The routes that the kernel was asked for.
     Routes {
         /// At most so many; never more than [`ROUTES`].
@@ -110,7 +121,12 @@ impl Request {
                 let what = if ike { RekeyWhat::Ike } else { RekeyWhat::Children };
                 Some(gateway::Command::Rekey { target, what })
             }
-            Self::Status | Self::Reload | Self::Events { .. } | Self::Routes { .. } | Self::BgpPaths { .. } => None,
+            Self::Status
+            | Self::Reload
+            | Self::HandOver { .. }
+            | Self::Events { .. }
+            | Self::Routes { .. }
+            | Self::BgpPaths { .. } => None,
         }
     }
 }
@@ -147,6 +163,15 @@ pub enum Answer {
     Done {
         /// When it was taken, in milliseconds since the gateway started.
         at_ms: u64,
+    },
+    /// The gateway is ready to be handed over.
+    HandOver {
+        /// The format in which it is.
+        format: u32,
+        /// When its clock began, in microseconds of the machine's monotonic clock.
+        began_us: u64,
+        /// The TUN devices of its tunnels.
+        devices: Vec<String>,
     },
     /// The order could not be taken.
     Error {

@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Answer>,
+    /// The connection itself, where the request asks for it: then it has no answer.
+    pub(crate) stream: Option<std::os::unix::net::UnixStream>,
 }
 
 /// The listening socket. It is removed when the value is dropped, if it is still this one.
@@ -146,6 +148,13 @@ async fn serve(stream: UnixStream, ask: mpsc::Sender<Asked>) -> io::Result<()> {
         if read == 0 {
             return Ok(());
         }
+        if let Ok(request @ Request::HandOver { begin: true, .. }) = serde_json::from_slice(&line) {
+            // What came behind it would be lost; nothing does before we speak.
+            let stream = reading.into_inner().reunite(writing).map_err(io::Error::other)?.into_std()?;
+            let (answer, _) = oneshot::channel();
+            let _ = ask.send(Asked { request, answer, stream: Some(stream) }).await;
+            return Ok(());
+        }
         let is_whole = line.ends_with(b"\n") || read < LARGEST_REQUEST;
         let answer = if is_whole { answer(&line, &ask).await } else { refusal("the request is too long") };
         let mut text = serde_json::to_vec(&answer)?;
@@ -163,7 +172,7 @@ async fn answer(line: &[u8], ask: &mpsc::Sender<Asked>) -> Answer {
         Err(e) => return refusal(&format!("the request is not understood: {e}")),
     };
     let (answer, answered) = oneshot::channel();
-    if ask.send(Asked { request, answer }).await.is_err() {
+    if ask.send(Asked { request, answer, stream: None }).await.is_err() {
         return refusal("the gateway stops");
     }
     answered.await.unwrap_or_else(|_| refusal("the gateway stops"))

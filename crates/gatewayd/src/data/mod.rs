@@ -19,6 +19,7 @@
 mod alive;
 mod batch;
 mod device;
+mod handover;
 mod pace;
 mod paths;
 mod snapshot;
@@ -42,7 +43,8 @@ use os::tun::Tun;
 use sa::{SaChange, SaId};
 use tokio::sync::{mpsc, oneshot};
 
-pub use worker::start;
+pub use handover::{Kind, Offer, Paused, devices};
+pub use worker::{start, take_over};
 
 /// IKE datagrams that wait for the control side at most.
 pub const DATAGRAMS: usize = 4_096;
@@ -98,6 +100,15 @@ pub enum Order {
     Ping(oneshot::Sender<()>),
     /// These connections are configured: forget what others carried, as far as they have no SA.
     Keep(BTreeSet<Arc<str>>),
+    /// Say what another process needs to pass packets in place of this one. Packets pass on.
+    Offer(oneshot::Sender<io::Result<Offer>>),
+    /// Pass no more packets until [`Order::Resume`], and say how far everything is. What arrives meanwhile waits in the
+    /// kernel. Orders are still carried out.
+    Pause(oneshot::Sender<Paused>),
+    /// Go on where a data path of another process paused; its SAs have been installed here.
+    Restore(Box<Paused>, oneshot::Sender<Result<(), String>>),
+    /// Pass packets again.
+    Resume,
     /// Send what is left of the orders before this one, then end.
     Stop,
 }
@@ -217,6 +228,27 @@ impl Handle {
         asked.await.ok()
     }
 
+    /// What another process needs to take over; nothing when the worker has ended.
+    pub async fn offer(&self) -> Option<io::Result<Offer>> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Offer(answer)]);
+        asked.await.ok()
+    }
+
+    /// Has no more packets passed; how far everything is then.
+    pub async fn pause(&self) -> Option<Paused> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Pause(answer)]);
+        asked.await.ok()
+    }
+
+    /// Lets the worker, which is paused, go on where another was; why it cannot, when it cannot.
+    pub async fn restore(&self, paused: Paused) -> Result<(), String> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Restore(Box::new(paused), answer)]);
+        asked.await.unwrap_or_else(|_| Err("the data path has ended".to_owned()))
+    }
+
     /// Asks the worker for a sign of life, which comes once all orders before this one are carried out.
     pub fn ping(&self) -> oneshot::Receiver<()> {
         let (answer, asked) = oneshot::channel();
@@ -253,6 +285,13 @@ impl Inlet {
         // Cleared first: an order that comes in between wakes again.
         self.waker.clear();
         self.orders.try_iter().collect()
+    }
+
+    /// The orders that are waiting, or the next one.
+    fn wait(&self) -> VecDeque<Order> {
+        let first = self.orders.recv().unwrap_or(Order::Stop);
+        self.waker.clear();
+        std::iter::once(first).chain(self.orders.try_iter()).collect()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use os::{Datagram, DatagramSocket, Fragmentation, Run, Sent, SocketOptions, raw, udp};
 use sa::Path;
+use serde::{Deserialize, Serialize};
 
 use super::{Offloads, Options};
 
@@ -15,8 +17,8 @@ const SURELY_WHOLE: usize = 512;
 const MAX_NARROW: usize = 64;
 
 /// What a socket is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
     /// UDP, the port of IKE.
     Ike,
     /// UDP, the port of NAT traversal.
@@ -75,15 +77,22 @@ impl Sockets {
                 Err(e) => notes.push(format!("ESP passes only inside UDP: {e}")),
             }
         }
-        if options.offloads == Offloads::Auto {
-            for Socket { socket, segments, .. } in all.iter_mut().filter(|s| s.kind == Kind::Natt) {
-                *segments = socket.can_segment();
-                if let Err(e) = socket.set_coalescing(true) {
-                    notes.push(format!("packets are received one by one: {e}"));
-                }
-            }
-        }
-        Ok((Self { all, narrow: Vec::with_capacity(MAX_NARROW), note: None, stats: Stats::default(), plain: 0 }, notes))
+        notes.extend(use_offloads(&mut all, options.offloads));
+        Ok((Self::of(all), notes))
+    }
+
+    fn of(all: Vec<Socket>) -> Self {
+        Self { all, narrow: Vec::with_capacity(MAX_NARROW), note: None, stats: Stats::default(), plain: 0 }
+    }
+
+    /// Sockets that another process has opened, in its order; also what can be done without and is missing.
+    pub(super) fn adopt(sockets: Vec<(Kind, OwnedFd)>, offloads: Offloads) -> io::Result<(Self, Vec<String>)> {
+        let adopt = |(kind, socket)| -> io::Result<Socket> {
+            Ok(Socket { kind, socket: DatagramSocket::adopt(socket)?, segments: false })
+        };
+        let mut all = sockets.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
+        let notes = use_offloads(&mut all, offloads);
+        Ok((Self::of(all), notes))
     }
 
     /// The sockets, by number.
@@ -223,6 +232,20 @@ const fn usually(kind: Kind) -> Fragmentation {
 
 fn options_for(kind: Kind) -> SocketOptions {
     SocketOptions { fragmentation: usually(kind), ..SocketOptions::default() }
+}
+
+/// Has super-packets pass between the kernel and the sockets where that is wanted; what is missing, a sentence each.
+fn use_offloads(all: &mut [Socket], offloads: Offloads) -> Vec<String> {
+    let mut notes = Vec::new();
+    if offloads == Offloads::Auto {
+        for Socket { socket, segments, .. } in all.iter_mut().filter(|s| s.kind == Kind::Natt) {
+            *segments = socket.can_segment();
+            if let Err(e) = socket.set_coalescing(true) {
+                notes.push(format!("packets are received one by one: {e}"));
+            }
+        }
+    }
+    notes
 }
 
 fn open_udp(local: IpAddr, options: &Options) -> io::Result<[Socket; 2]> {

@@ -17,6 +17,16 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// What was summed up, by connection and of those that are gone.
+    pub(super) fn export(&self) -> (BTreeMap<Arc<str>, Carried>, Carried) {
+        (self.carried.clone(), self.forgotten.clone())
+    }
+
+    /// Goes on with what another process summed up.
+    pub(super) fn import(&mut self, carried: BTreeMap<Arc<str>, Carried>, forgotten: Carried) {
+        (self.carried, self.forgotten) = (carried, forgotten);
+    }
+
     /// Follows a change to the SAs, before it is in effect. `traffic` says what an SA carried.
     pub(super) fn note(&mut self, change: &SaChange, traffic: impl FnOnce(SaId) -> Traffic) {
         match change {

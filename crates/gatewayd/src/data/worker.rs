@@ -12,7 +12,9 @@
 //! is sent, so no plaintext leaves.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
@@ -31,6 +33,7 @@ use sa::SaChange;
 use super::alive::Alive;
 use super::batch::{Batch, Outbox};
 use super::device::{Devices, Read};
+use super::handover;
 use super::pace::Pace;
 use super::paths::Paths;
 use super::snapshot;
@@ -59,7 +62,28 @@ const DEVICES: u64 = 1 << 32;
 pub fn start(options: &Options, inlet: Inlet, outlet: Outlet) -> io::Result<JoinHandle<()>> {
     let (sockets, notes) = Sockets::open(options)?;
     notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
-    let mut worker = Worker::new(options, sockets, inlet, outlet.clone())?;
+    spawn(Worker::new(options, sockets, inlet, outlet)?)
+}
+
+/// Starts a worker with sockets of another process. It is paused: it serves nothing before [`Order::Resume`].
+///
+/// # Errors
+/// When a socket is not what it was said to be.
+pub fn take_over(
+    options: &Options,
+    sockets: Vec<(Kind, OwnedFd)>,
+    inlet: Inlet,
+    outlet: Outlet,
+) -> io::Result<JoinHandle<()>> {
+    let (sockets, notes) = Sockets::adopt(sockets, options.offloads)?;
+    notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
+    let mut worker = Worker::new(options, sockets, inlet, outlet)?;
+    worker.is_paused = true;
+    spawn(worker)
+}
+
+fn spawn(mut worker: Worker) -> io::Result<JoinHandle<()>> {
+    let outlet = worker.outlet.clone();
     std::thread::Builder::new().name("simplon-data".to_owned()).spawn(move || {
         // The worker is not looked at again after a panic.
         let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
@@ -101,6 +125,8 @@ struct Worker {
     odd: u64,
     receive_errors: u64,
     pace: Pace,
+    /// Another process serves what is open here, or is about to.
+    is_paused: bool,
 }
 
 impl Worker {
@@ -129,20 +155,32 @@ impl Worker {
             odd: 0,
             receive_errors: 0,
             pace: Pace::default(),
+            is_paused: false,
         })
     }
 
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
+            while self.is_paused {
+                // Sockets and devices are not looked at: what arrives waits.
+                let orders = self.inlet.wait();
+                if let Next::End = self.obey(orders, self.clock.now())? {
+                    return Ok(());
+                }
+            }
             let now = self.clock.now();
             let wake_at = [self.alive.due(), self.paths.refresh_at()].into_iter().flatten().min();
             self.poller.wait(&mut events, wake_at.map(|at| at.saturating_since(now)))?;
             let now = self.clock.now();
             for ready in events.iter() {
                 if ready.token == WAKER {
-                    if let Next::End = self.obey(now)? {
+                    let orders = self.inlet.take();
+                    if let Next::End = self.obey(orders, now)? {
                         return Ok(());
+                    }
+                    if self.is_paused {
+                        break;
                     }
                 } else if let Some(slot) = ready.token.checked_sub(DEVICES) {
                     self.serve_device(slot as usize, now)?;
@@ -160,8 +198,8 @@ impl Worker {
     }
 
     /// Carries out the orders that are waiting.
-    fn obey(&mut self, now: Instant) -> io::Result<Next> {
-        for order in self.inlet.take() {
+    fn obey(&mut self, orders: VecDeque<Order>, now: Instant) -> io::Result<Next> {
+        for order in orders {
             match order {
                 Order::Sa(change) => self.change_sa(&change, now),
                 Order::OuterMtu { id, mtu } => {
@@ -189,6 +227,20 @@ impl Worker {
                 Order::Snapshot(answer) => drop(answer.send(self.snapshot(now))),
                 Order::Ping(answer) => drop(answer.send(())),
                 Order::Keep(names) => self.sums.keep(&names),
+                Order::Offer(answer) => {
+                    drop(answer.send(handover::offer(&self.path, &self.sockets, &self.devices, now)));
+                }
+                Order::Pause(answer) => {
+                    self.is_paused = true;
+                    // What there is to say comes before the answer.
+                    self.tell(now);
+                    drop(answer.send(handover::pause(&self.path, &self.sums, now)));
+                }
+                Order::Restore(paused, answer) => {
+                    let restored = handover::restore(&mut self.path, &mut self.sums, *paused, now);
+                    drop(answer.send(restored.map_err(|why| why.to_string())));
+                }
+                Order::Resume => self.is_paused = false,
                 Order::Stop => return Ok(Next::End),
             }
         }

@@ -129,7 +129,7 @@ async fn answer(request: &Request<Incoming>, ask: &mpsc::Sender<Asked>) -> Respo
 /// The status with all its counters; nothing when some are missing.
 async fn status(ask: &mpsc::Sender<Asked>) -> Option<Box<gateway::status::Status>> {
     let (answer, answered) = oneshot::channel();
-    ask.send(Asked { request: admin::Request::Status, answer }).await.ok()?;
+    ask.send(Asked { request: admin::Request::Status, answer, stream: None }).await.ok()?;
     match answered.await {
         Ok(Answer::Status { status }) => Some(status).filter(|status| status.gateway.data_path.is_some()),
         Ok(_) | Err(_) => None,
