@@ -79,7 +79,7 @@ pub struct Host {
 /// A stream that runs. Dropping it ends it.
 pub struct Stream {
     ends: [End; 2],
-    stop_sending: Arc<AtomicBool>,
+    sends: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
@@ -102,7 +102,8 @@ struct Order {
     to: Ipv4Addr,
     flows: u16,
     start: Instant,
-    stop_sending: Arc<AtomicBool>,
+    /// Whether packets are sent: from when both ends take them in.
+    sends: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     heard: Arc<[AtomicU32]>,
 }
@@ -114,7 +115,7 @@ impl Stream {
     ///
     /// When a namespace or a socket cannot be had.
     pub fn start(customer: &Host, cloud: &Host, flows: u16) -> Result<Self> {
-        let (stop_sending, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (sends, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let start = clock::now();
         let end = |host: &Host, peer: &Host| -> Result<End> {
             let heard: Arc<[AtomicU32]> = (0..flows).map(|_| AtomicU32::new(0)).collect();
@@ -124,7 +125,7 @@ impl Stream {
                 to: peer.address,
                 flows,
                 start,
-                stop_sending: Arc::clone(&stop_sending),
+                sends: Arc::clone(&sends),
                 stop: Arc::clone(&stop),
                 heard: Arc::clone(&heard),
             };
@@ -139,7 +140,9 @@ impl Stream {
             }
             Ok(end)
         };
-        Ok(Self { ends: [end(customer, cloud)?, end(cloud, customer)?], stop_sending, stop })
+        let stream = Self { ends: [end(customer, cloud)?, end(cloud, customer)?], sends, stop };
+        stream.sends.store(true, Ordering::SeqCst);
+        Ok(stream)
     }
 
     /// How many packets of the flow that got the fewest arrived, over both directions.
@@ -192,7 +195,7 @@ impl Stream {
     ///
     /// When an end failed.
     pub fn finish(mut self) -> Result<Losses> {
-        self.stop_sending.store(true, Ordering::SeqCst);
+        self.sends.store(false, Ordering::SeqCst);
         clock::sleep(STRAGGLERS)?;
         self.stop.store(true, Ordering::SeqCst);
         let [Some(customer), Some(cloud)] = [self.ends[0].join()?, self.ends[1].join()?] else {
@@ -241,7 +244,7 @@ fn run(order: &Order, ready: &mpsc::Sender<()>) -> io::Result<Seen> {
     while !order.stop.load(Ordering::SeqCst) {
         let now = clock::now();
         if now >= next {
-            if !order.stop_sending.load(Ordering::SeqCst) {
+            if order.sends.load(Ordering::SeqCst) {
                 send(order, &sockets, &mut seen);
             }
             // A thread that was late does not catch up: a burst is no traffic of a host.
