@@ -129,6 +129,9 @@ impl Gateway {
         self.note_tunnels(now);
         self.replan();
         for (id, was_up) in start {
+            // Whoever hears it may send: what holds the traffic is in effect before.
+            let text = "loaded; its traffic is encrypted or dropped from now on".to_owned();
+            self.tell(id, Severity::Info, "loaded", text, now);
             let children = match self.records.get(&id) {
                 Some(record) if was_up => {
                     record.connection.children.iter().map(|child| child.name.as_str().into()).collect()
@@ -339,13 +342,6 @@ impl Gateway {
         let connection = Arc::new(connection);
         self.endpoint.upsert_peer(id, connection.clone(), now);
         self.records.insert(id, Record::new(connection, now));
-        self.tell(
-            id,
-            Severity::Info,
-            "loaded",
-            "loaded; its traffic is encrypted or dropped from now on".to_owned(),
-            now,
-        );
         id
     }
 

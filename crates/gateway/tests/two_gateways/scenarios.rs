@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base::{Instant, Machine, Random};
-use gateway::{Command, CommandError, Gateway, RekeyWhat, State};
+use gateway::{Command, CommandError, Gateway, Output, RekeyWhat, State};
 use model::{Address, Config, Dpd, DpdAction, GatewayOptions, Routing, Selector, Start, Version, Versions};
 use sim::{Link, World};
 
@@ -335,6 +335,18 @@ fn a_route_based_child_has_its_device_sized_to_its_sa() {
     assert_eq!(routes[1].from, ["site"]);
     assert_eq!(site.gateway.routes(1).len(), 1);
     nothing_refused(&world);
+}
+
+#[test]
+fn a_connection_is_told_to_be_loaded_once_its_traffic_is_held() {
+    let mut gateway = Gateway::new(GatewayOptions::default(), Random::for_test(1));
+    let connections = vec![connection(0, Start::Wait)];
+    gateway.apply(Config { connections, ..Config::default() }, Instant::ZERO);
+    let outputs: Vec<Output> = std::iter::from_fn(|| gateway.poll_output()).collect();
+    let last_of = |is_it: fn(&Output) -> bool| outputs.iter().rposition(is_it).unwrap();
+    let loaded = last_of(|output| matches!(output, Output::Event(event) if event.name == "loaded"));
+    assert!(last_of(|output| matches!(output, Output::Policy(_))) < loaded);
+    assert!(last_of(|output| matches!(output, Output::Route(_))) < loaded);
 }
 
 #[test]
