@@ -116,11 +116,15 @@ fn rules(policies: &BTreeMap<ChildLabel, Policy>, devices: &BTreeSet<Arc<str>>, 
         return String::new();
     }
     let mut text = String::new();
-    // Writing to a String does not fail.
+    // Writing to a String does not fail. Nothing below concerns other sources, and ESP comes from such: one look at a
+    // packet, not five.
+    for (family, ranges) in sources(&pairs) {
+        let _ = writeln!(text, "  {family} saddr != {{ {ranges} }} accept");
+    }
     let names: Vec<String> = devices.iter().map(|name| format!(", \"{}\"", safe(name))).collect();
     let _ = writeln!(text, "  iifname {{ \"lo\"{} }} accept", names.concat());
-    let _ = writeln!(text, "  fib daddr type local udp dport {{ {}, {} }} accept", ports.ike, ports.natt);
-    let _ = writeln!(text, "  fib daddr type local meta l4proto esp accept");
+    let _ = writeln!(text, "  udp dport {{ {}, {} }} fib daddr type local accept", ports.ike, ports.natt);
+    let _ = writeln!(text, "  meta l4proto esp fib daddr type local accept");
     text += "  icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept\n";
     let own: BTreeSet<_> = pairs.iter().map(|pair| addresses(&pair.local)).collect();
     for (family, range) in own {
@@ -151,6 +155,22 @@ fn pairs(policy: &Policy) -> impl Iterator<Item = Pair<'_>> {
     policy.remote.iter().flat_map(move |remote| {
         let local = policy.local.iter().filter(move |local| fits(remote, local));
         local.map(|local| Pair { label: &policy.label, remote: *remote, local: *local })
+    })
+}
+
+/// Where traffic comes from that a policy protects: the families in nft's words, and their ranges, none of which meet.
+fn sources(pairs: &[Pair<'_>]) -> impl Iterator<Item = (&'static str, String)> {
+    let mut all: Vec<(IpAddr, IpAddr)> = pairs.iter().map(|pair| (pair.remote.first, pair.remote.last)).collect();
+    all.sort_unstable();
+    all.dedup_by(|next, before| {
+        let meets = next.0.is_ipv4() == before.1.is_ipv4() && next.0 <= before.1;
+        before.1 = if meets { before.1.max(next.1) } else { before.1 };
+        meets
+    });
+    [("ip", true), ("ip6", false)].into_iter().filter_map(move |(family, is_v4)| {
+        let of_family = all.iter().filter(|(first, _)| first.is_ipv4() == is_v4);
+        let ranges: Vec<String> = of_family.map(|(first, last)| format!("{first}-{last}")).collect();
+        (!ranges.is_empty()).then(|| (family, ranges.join(", ")))
     })
 }
 
@@ -227,14 +247,28 @@ mod tests {
     fn what_a_policy_protects_is_dropped_from_other_devices() {
         let text = rules_of(vec![policy("site", "10.1.0.0/24", "0.0.0.0/0")]);
         let expected = [
+            "ip saddr != { 0.0.0.0-255.255.255.255 } accept",
             "iifname { \"lo\", \"simplon0\" } accept",
-            "fib daddr type local udp dport { 500, 4500 } accept",
-            "fib daddr type local meta l4proto esp accept",
+            "udp dport { 500, 4500 } fib daddr type local accept",
+            "meta l4proto esp fib daddr type local accept",
             "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
             "ip saddr 10.1.0.0/24 ip daddr 10.1.0.0/24 accept",
             "ip saddr 0.0.0.0/0 ip daddr 10.1.0.0/24 counter drop comment \"site\"",
         ];
         assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_packet_from_elsewhere_is_looked_at_once() {
+        let text = rules_of(vec![
+            policy("a", "10.1.0.0/24", "10.2.0.0/16"),
+            policy("b", "10.1.0.0/24", "10.2.7.0/24"),
+            policy("c", "10.1.0.0/24", "10.4.0.0/24"),
+            policy("d", "2001:db8:1::/48", "2001:db8:2::/48"),
+        ]);
+        let first: Vec<_> = text.lines().map(str::trim).take(2).collect();
+        let six = "ip6 saddr != { 2001:db8:2::-2001:db8:2:ffff:ffff:ffff:ffff:ffff } accept";
+        assert_eq!(first, ["ip saddr != { 10.2.0.0-10.2.255.255, 10.4.0.0-10.4.0.255 } accept", six]);
     }
 
     #[test]
