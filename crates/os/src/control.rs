@@ -75,12 +75,14 @@ pub(crate) struct Control(pub(crate) [u8; CONTROL_LEN]);
 impl Control {
     pub(crate) const EMPTY: Self = Self([0; CONTROL_LEN]);
 
-    /// What a datagram to send carries: `IP_TOS` or `IPV6_TCLASS`, and `IP_PKTINFO` or `IPV6_PKTINFO` when the local
-    /// address is chosen, and `UDP_SEGMENT` for a run. Also how many bytes count.
+    /// What a datagram to send carries: `IP_TOS` or `IPV6_TCLASS` where the class is not 0, `IP_PKTINFO` or
+    /// `IPV6_PKTINFO` when the local address is chosen, and `UDP_SEGMENT` for a run. Also how many bytes count.
     pub(crate) fn for_send(remote: IpAddr, local: Option<IpAddr>, tos: u8, segment: u16) -> (Self, usize) {
         let mut control = Self::EMPTY;
         let class = i32::from(tos).to_ne_bytes();
         let mut len = match remote {
+            // What a socket sends has class 0 unless it is told.
+            _ if tos == 0 => 0,
             IpAddr::V4(_) => control.push(0, libc::IPPROTO_IP, libc::IP_TOS, &class),
             IpAddr::V6(_) => control.push(0, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &class),
         };

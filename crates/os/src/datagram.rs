@@ -3,7 +3,7 @@
 //!
 //! `IP_PKTINFO` and `IPV6_RECVPKTINFO` (RFC 3542 §6) give the local address, which one socket on the unspecified
 //! address needs: IKE answers from the address it was asked at (RFC 7296 §2.11). `IP_RECVTOS` and `IPV6_RECVTCLASS`
-//! give the traffic class, whose ECN bits a tunnel carries on (RFC 6040).
+//! give the traffic class, whose ECN bits a tunnel carries on (RFC 6040). Raw IPv4 needs neither: it has the header.
 //!
 //! Datagrams travel in batches (`recvmmsg`, `sendmmsg`): up to 64 by one system call. Datagrams of one UDP flow with
 //! equal lengths may also travel as one that the kernel cuts up as late as it can ([`Run`], `UDP_SEGMENT`), and be
@@ -231,12 +231,18 @@ fn arrival(incoming: &Incoming, bytes: &[u8], strip: bool) -> Option<(Arrival, u
         return None;
     }
     let remote = incoming.name.0.decode(incoming.name.1)?;
+    if strip {
+        // RFC 791 §3.1: IHL counts 32-bit words, at least five; the second byte is the TOS, the destination ends the
+        // header that every packet has.
+        let (fixed, _) = bytes.split_first_chunk::<20>()?;
+        let header = usize::from(fixed[0] & 0x0f).max(5) * 4;
+        let local = Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]).into();
+        let len = bytes.len().checked_sub(header)?;
+        return Some((Arrival { remote, local, tos: fixed[1], len, segment: 0 }, header));
+    }
     let (local, tos, segment) = incoming.control.0.arrival(incoming.control.1);
-    // RFC 791 §3.1: IHL counts 32-bit words, at least five.
-    let header = if strip { usize::from(bytes.first()? & 0x0f).max(5) * 4 } else { 0 };
     let unspecified = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let len = bytes.len().checked_sub(header)?;
-    Some((Arrival { remote, local: local.unwrap_or(unspecified), tos, len, segment }, header))
+    Some((Arrival { remote, local: local.unwrap_or(unspecified), tos, len: bytes.len(), segment }, 0))
 }
 
 /// A non-blocking socket for UDP or raw ESP, of one family. It may be shared between threads.
@@ -267,7 +273,9 @@ impl DatagramSocket {
             socket.set_only_v6(true).tried(|| format!("keep IPv4 out of an IPv6 {kind} socket"))?;
         }
         let this = Self { socket, local, raw };
-        this.ask_for_metadata().tried(|| format!("have the local address of each {kind} datagram told"))?;
+        if !this.gives_header() {
+            this.ask_for_metadata().tried(|| format!("have the local address of each {kind} datagram told"))?;
+        }
         this.set_buffers(options.buffer);
         this.set_fragmentation(options.fragmentation)?;
         if options.reuse_port {
@@ -353,7 +361,7 @@ impl DatagramSocket {
             let RecvBatch { bytes, stride, slot_len, incoming, wanted, .. } = batch;
             let slots = incoming.get_mut(..*wanted).unwrap_or_default();
             match sys::receive_many(self.as_fd(), bytes, (*stride, *slot_len), slots) {
-                Ok(count) => batch.note(count, self.raw && self.local.is_ipv4()),
+                Ok(count) => batch.note(count, self.gives_header()),
                 Err(e) => {
                     Self::pass(e, &mut passed)?;
                     batch.errors += 1;
@@ -449,7 +457,7 @@ impl DatagramSocket {
             }
             let [first] = &incoming;
             let got = bytes.get(..first.len).unwrap_or_default();
-            if let Some((arrival, header)) = arrival(first, got, self.raw && self.local.is_ipv4()) {
+            if let Some((arrival, header)) = arrival(first, got, self.gives_header()) {
                 return Ok((arrival, bytes.get_mut(header..header + arrival.len).unwrap_or_default()));
             }
         }
@@ -497,6 +505,11 @@ impl DatagramSocket {
         }
         let control = Control::for_send(remote.ip(), datagram.local, datagram.tos, segment);
         Some(Outgoing { name: Name::encode(remote), control, bytes: datagram.bytes })
+    }
+
+    /// Whether datagrams come with their IP header, as they do from a raw socket of IPv4 (raw(7)).
+    fn gives_header(&self) -> bool {
+        self.raw && self.local.is_ipv4()
     }
 
     fn ask_for_metadata(&self) -> io::Result<()> {
