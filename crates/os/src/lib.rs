@@ -9,6 +9,7 @@
 //! | [`udp`], [`raw`] | sockets for IKE and ESP; both give a [`DatagramSocket`], which sends and receives in batches |
 //! | [`tcp`], [`bfd`], [`probe`] | sockets of the control side: BGP, BFD, and probes of the other end |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
+//! | [`features`] | what a network device does with packets by itself |
 //! | [`netns`] | network namespaces, for tests and the lab |
 //! | [`rights`] | open files from one process to another |
 //! | [`poll`] | what a data-path thread waits with |
@@ -22,6 +23,7 @@ pub mod clock;
 mod control;
 mod datagram;
 mod error;
+pub mod features;
 pub mod netlink;
 pub mod netns;
 pub mod poll;

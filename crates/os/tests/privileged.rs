@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use os::features::{self, Features};
 use os::netlink::{Hop, Netlink, NextHop, Route, RouteKind, Rule, TABLE_MAIN};
 use os::netns::Namespace;
 use os::poll::{Events, Interest, Poller};
@@ -429,6 +430,22 @@ fn a_setting_is_that_of_the_namespace() {
         other.run(|| sysctl::write(sysctl::IPV4_FORWARD, "0")).unwrap().unwrap();
         assert_eq!(sysctl::read(sysctl::IPV4_FORWARD).unwrap(), "1");
         assert_eq!(sysctl::write("net/no-such", "1").unwrap_err().kind(), io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_feature_of_a_device_is_switched_on() {
+    as_root("a_feature_of_a_device_is_switched_on", || {
+        let words = ["link", "add", "wire", "type", "veth", "peer", "name", "end"];
+        assert!(std::process::Command::new("ip").args(words).status().unwrap().success());
+        let wire = Features::of("wire").unwrap();
+        assert_eq!(wire.driver().unwrap(), "veth");
+        assert_eq!(wire.is_on(features::RX_UDP_GRO_FORWARDING).unwrap(), Some(false));
+        wire.switch_on(features::RX_UDP_GRO_FORWARDING).unwrap();
+        assert_eq!(wire.is_on(features::RX_UDP_GRO_FORWARDING).unwrap(), Some(true));
+        assert_eq!(Features::of("end").unwrap().is_on(features::RX_UDP_GRO_FORWARDING).unwrap(), Some(false));
+        // A kernel's "fixed" feature stays as it is.
+        assert_eq!(wire.switch_on("rx-gro-hw").unwrap_err().kind(), io::ErrorKind::Unsupported);
     });
 }
 
