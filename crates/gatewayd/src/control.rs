@@ -31,7 +31,7 @@ use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
 use crate::sockets::{Heard, Sockets};
 use crate::world::World;
-use crate::{Error, host, metrics, routes};
+use crate::{Error, host, metrics, outer, routes};
 
 /// How long the polite end may take: peers that answer sooner end it sooner.
 const FAREWELL: Duration = Duration::from_millis(1_200);
@@ -249,7 +249,7 @@ struct Control {
 impl Control {
     /// Brings the first configuration into effect. What the kernel refuses is an error now, while a person watches.
     async fn start(&mut self, config: Config, world: &mut World) -> Result<(), Error> {
-        host::settle(&host::check(&config), config.gateway.manage_sysctl);
+        self.settle_host(&config, world).await;
         self.serve_metrics(config.gateway.metrics).await?;
         self.note_own_addresses(world).await;
         let learns = config.bgp.is_some();
@@ -674,6 +674,14 @@ impl Control {
         done
     }
 
+    /// Looks at what this configuration needs of the host.
+    async fn settle_host(&self, config: &Config, world: &World) {
+        host::settle(&host::check(config), config.gateway.manage_sysctl);
+        if self.options.offloads == data::Offloads::Auto {
+            outer::settle(config, world.netlink()).await;
+        }
+    }
+
     async fn read_again(&mut self, world: &mut World) -> Result<(), String> {
         let own = world.own_addresses().await.unwrap_or_default();
         match self.options.load.read(&own) {
@@ -684,7 +692,7 @@ impl Control {
                 let text = format!("configuration read again: {} connections", config.connections.len());
                 self.log.note(Severity::Info, "reload", text);
                 let names = config.connections.iter().map(|connection| Arc::from(&*connection.name)).collect();
-                host::settle(&host::check(&config), config.gateway.manage_sysctl);
+                self.settle_host(&config, world).await;
                 self.log.configure(&config.gateway);
                 if let Err(e) = self.serve_metrics(config.gateway.metrics).await {
                     self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));

@@ -30,6 +30,7 @@ pub mod host;
 pub mod log;
 mod metrics;
 mod notify;
+mod outer;
 pub mod resolve;
 pub mod routes;
 pub mod sockets;

@@ -22,13 +22,35 @@ pub(super) const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr
 /// Where a counter of packets listens.
 pub(super) const COUNTER: u16 = 9_009;
 
+/// What the devices at both ends of the wire do with UDP packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// As veth has it: a super-packet passes whole.
+    Veth,
+    /// As a plain network card: the sender's side cuts super-packets up, the receiver's joins packets of one flow.
+    Card,
+    /// Cut up, and not joined.
+    Poor,
+}
+
+impl Wire {
+    /// What `ethtool -K` switches.
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Veth => &[],
+            Self::Card => &["tx-udp-segmentation", "off", "gro", "on", "rx-udp-gro-forwarding", "on"],
+            Self::Poor => &["tx-udp-segmentation", "off"],
+        }
+    }
+}
+
 /// What is negotiated, and over which wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) esp: EspProposal,
     pub(super) encapsulation: Encapsulation,
-    pub(super) wire_offloads: bool,
+    pub(super) wire: Wire,
 }
 
 impl Case {
@@ -36,13 +58,14 @@ impl Case {
         name: "AES-GCM in UDP",
         esp: EspProposal { encryption: Encryption::Aes128Gcm, integrity: None, group: None, esn: false },
         encapsulation: Encapsulation::Udp,
-        wire_offloads: true,
+        wire: Wire::Veth,
     };
     pub(super) const SHA1: Self = Self { name: "AES-CBC SHA1 in UDP", esp: Self::cbc(Integrity::Sha1), ..Self::GCM };
     pub(super) const SHA256: Self =
         Self { name: "AES-CBC SHA2-256 in UDP", esp: Self::cbc(Integrity::Sha256), ..Self::GCM };
     pub(super) const PLAIN: Self = Self { name: "AES-GCM plain ESP", encapsulation: Encapsulation::Plain, ..Self::GCM };
-    pub(super) const POOR_WIRE: Self = Self { name: "AES-GCM, poor wire", wire_offloads: false, ..Self::GCM };
+    pub(super) const CARD: Self = Self { name: "AES-GCM, wire of a card", wire: Wire::Card, ..Self::GCM };
+    pub(super) const POOR_WIRE: Self = Self { name: "AES-GCM, poor wire", wire: Wire::Poor, ..Self::GCM };
 
     const fn cbc(integrity: Integrity) -> EspProposal {
         EspProposal { encryption: Encryption::Aes128Cbc, integrity: Some(integrity), group: None, esn: false }
@@ -94,9 +117,9 @@ impl Tunnel {
     pub(super) fn build(gateway: Gateway, case: Case, plugins: Plugins, shell: &Shell) -> Result<Self> {
         let lab = Lab::new(shell)?;
         let ends = Ends::build(&lab)?;
-        if !case.wire_offloads {
+        if case.wire != Wire::Veth {
             for place in &ends.places {
-                place.node.run(&["ethtool", "-K", "outside", "tx-udp-segmentation", "off"])?;
+                place.node.run(&[&["ethtool", "-K", "outside"][..], case.wire.features()].concat())?;
             }
         }
         let running = gateway.start(&lab, &ends, [spec(0, case), spec(1, case)], plugins)?;

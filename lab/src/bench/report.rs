@@ -189,8 +189,9 @@ impl Report {
             (Case::GCM, Case::GCM, Gateway::WireguardGo, 2.5),
             (Case::SHA1, Case::SHA1, Gateway::Strongswan, 12.0),
             (Case::SHA256, Case::SHA256, Gateway::Strongswan, 9.0),
+            (Case::CARD, Case::CARD, Gateway::Strongswan, 8.0),
+            (Case::CARD, Case::CARD, Gateway::WireguardGo, 2.5),
             (Case::POOR_WIRE, Case::POOR_WIRE, Gateway::Strongswan, 8.0),
-            (Case::POOR_WIRE, Case::POOR_WIRE, Gateway::WireguardGo, 2.5),
             (Case::PLAIN, Case::GCM, Gateway::Strongswan, 4.0),
         ] {
             if let (Some(a), Some(b)) = (tcp(own, Gateway::Simplon), tcp(beside, other)) {

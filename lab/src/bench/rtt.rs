@@ -17,7 +17,7 @@ const COUNT: &str = "2000";
 /// Measures every gateway by turns, and the path without any.
 pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) -> Result<Vec<Row>> {
     let mut tunnels = Vec::new();
-    for gateway in [&[Gateway::Forwarding], &Gateway::PEERS[..]].concat() {
+    for gateway in [&[Gateway::Forwarding, Gateway::WithoutEncryption], &Gateway::PEERS[..]].concat() {
         let plugins = plugins_for(gateway, Case::GCM, shell)?;
         let what = format!("round trips, {gateway}");
         if let Some(tunnel) = build(gateway, Case::GCM, plugins, &what, skipped, shell)? {
