@@ -55,6 +55,7 @@ impl DataPath {
                 }
                 self.inbounds.move_to(*id, *path)
             }
+            SaChange::Skip { id, outbound, inbound } => self.skip(*id, *outbound, *inbound),
         }
     }
 

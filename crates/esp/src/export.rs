@@ -5,8 +5,7 @@
 //! old data path has sealed and opened its last packet, and given to the new one before its first.
 //!
 //! A sequence number, and with it the IV of an AEAD suite, must never be used twice with the same keys (RFC 4303 §3.3.3,
-//! RFC 4106 §3). Whoever cannot know the last one, because the other gateway died, goes on well `ahead` of what it knows
-//! (RFC 6311 §5.1).
+//! RFC 4106 §3). A gateway that cannot know the last one, because the other died, goes on as [`crate::shared`] says.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +50,8 @@ struct ExportedLimits {
 }
 
 impl ExportedSa {
-    fn of(child: &ChildSa, now: Instant) -> Self {
+    /// What this SA is made of.
+    pub fn of(child: &ChildSa, now: Instant) -> Self {
         let ChildKeys { inbound, outbound } = &child.keys;
         let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = child.limits;
         let hard_time = hard_time.map(|at| Moment::of(at, now));

@@ -135,6 +135,11 @@ impl InboundSa {
         }
     }
 
+    /// Takes everything up to this number for received.
+    pub(crate) fn forward(&mut self, top: u64) {
+        self.window.forward(top);
+    }
+
     /// Goes on from there.
     ///
     /// # Errors

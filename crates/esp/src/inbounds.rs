@@ -252,6 +252,16 @@ impl Inbounds {
         self.row_mut(id)?.sa.resume(standing, now)
     }
 
+    /// Takes every number of an SA up to this one for received.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::UnknownId`].
+    pub(crate) fn forward(&mut self, id: SaId, top: u64) -> Result<(), Unusable> {
+        self.row_mut(id)?.sa.forward(top);
+        Ok(())
+    }
+
     /// The next thing to tell the control side.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()

@@ -40,6 +40,7 @@ mod policy;
 mod prefix;
 mod rules;
 mod selector;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 mod transform;

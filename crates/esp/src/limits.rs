@@ -17,6 +17,9 @@ pub enum Limit {
 /// The last sequence number that is sent without ESN (RFC 4303 §2.2: it must not cycle).
 pub(crate) const LAST_SHORT_SEQUENCE: u64 = u32::MAX as u64;
 
+/// When to rekey before it.
+pub(crate) const SOFT_SHORT_SEQUENCE: u64 = Lifetime::soft(LAST_SHORT_SEQUENCE);
+
 /// With blocks of 64 bits, ciphertext blocks begin to collide, and tell about plaintext, long before
 /// 2^32 of them; after 2^27 the odds are 1 in 2,000. Deliberate: SP 800-67 stops at 2^20 blocks, which
 /// would rekey every second on a fast line; and this only rekeys, it does not stop.
@@ -37,7 +40,7 @@ impl Meter {
             limits.soft_bytes = at_most(limits.soft_bytes, SHORT_BLOCK_BYTES);
         }
         if !suite.esn {
-            limits.soft_packets = at_most(limits.soft_packets, Lifetime::soft(LAST_SHORT_SEQUENCE));
+            limits.soft_packets = at_most(limits.soft_packets, SOFT_SHORT_SEQUENCE);
             limits.hard_packets = at_most(limits.hard_packets, LAST_SHORT_SEQUENCE);
         }
         Self { limits }

@@ -8,7 +8,8 @@ use packet::{Ip, Tos, protocol};
 use sa::{ChildSa, SaId, Spi};
 
 use crate::export::OutboundStanding;
-use crate::limits::{LAST_SHORT_SEQUENCE, Meter};
+use crate::limits::{LAST_SHORT_SEQUENCE, Meter, SOFT_SHORT_SEQUENCE};
+use crate::shared::RESERVE;
 use crate::transform::{LANES, Transform};
 use crate::wire::{Layout, TRAILER};
 use crate::{Counters, Dropped, Drops, Limit, Unusable, ecn};
@@ -26,12 +27,16 @@ pub struct OutboundSa {
     copy_dscp: bool,
     /// The next number to give out.
     next: AtomicU64,
+    /// From this number on they belong to another gateway that may go on with the SA; [`NO_CEILING`] while none may.
+    ceiling: AtomicU64,
     packets: AtomicU64,
     bytes: AtomicU64,
     last_at: AtomicU64,
     soft_told: AtomicBool,
     hard_told: AtomicBool,
 }
+
+const NO_CEILING: u64 = u64::MAX;
 
 /// A packet that was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,7 @@ impl OutboundSa {
             meter: Meter::new(child.limits, child.suite),
             copy_dscp: child.copy_dscp,
             next: AtomicU64::new(first),
+            ceiling: AtomicU64::new(NO_CEILING),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             last_at: AtomicU64::new(0),
@@ -116,6 +122,52 @@ impl OutboundSa {
         self.soft_told.store(standing.soft_told, Relaxed);
         self.hard_told.store(standing.hard_told, Relaxed);
         Ok(())
+    }
+
+    /// Binds it, before another gateway hears of it that goes on from what it is told, and says what that is told: the
+    /// next number. Only numbers below that and [`RESERVE`] are used until [`Self::confirm`].
+    pub(crate) fn share(&self) -> u64 {
+        let ceiling = self.ceiling.load(Relaxed);
+        if ceiling != NO_CEILING {
+            // Another was told before, is lost, and may have gone on: with the reserve behind the ceiling, and no further.
+            self.next.fetch_max(ceiling.saturating_add(RESERVE), Relaxed);
+        }
+        let next = self.next.load(Relaxed);
+        self.ceiling.store(next.saturating_add(RESERVE), Relaxed);
+        next
+    }
+
+    /// The other gateway knows that this number was the next.
+    pub(crate) fn confirm(&self, next: u64) {
+        // Where there is no ceiling this changes nothing.
+        self.ceiling.fetch_max(next.saturating_add(RESERVE), Relaxed);
+    }
+
+    /// Goes on in place of another gateway, which said last that this was its next number and may go on too.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable::BadStanding`] when it has sealed something already; nothing has changed then.
+    pub(crate) fn succeed(&self, next: u64) -> Result<(), Unusable> {
+        if next == 0 || self.next.load(Relaxed) != 1 {
+            return Err(Unusable::BadStanding);
+        }
+        let first = next.saturating_add(RESERVE);
+        self.ceiling.store(first.saturating_add(RESERVE), Relaxed);
+        self.next.store(first, Relaxed);
+        Ok(())
+    }
+
+    /// Leaves out as many numbers: the peer asks for it (RFC 6311 §5.2).
+    pub(crate) fn skip(&self, count: u64) {
+        let last = Self::LAST_LONG_SEQUENCE;
+        // Never refused: the new number is at least the old one.
+        let _ = self.next.fetch_update(Relaxed, Relaxed, |next| Some(next.saturating_add(count).min(last + 1).max(next)));
+    }
+
+    /// The next number.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.load(Relaxed)
     }
 
     /// Whose direction it is.
@@ -255,6 +307,7 @@ impl OutboundSa {
     /// [`Dropped::SequenceExhausted`] when fewer are left; numbers never repeat.
     pub fn reserve(&self, count: u32) -> Result<Reserved<'_>, Dropped> {
         let last = if self.transform.esn() { Self::LAST_LONG_SEQUENCE } else { LAST_SHORT_SEQUENCE };
+        let last = last.min(self.ceiling.load(Relaxed) - 1);
         if self.next.load(Relaxed) > last {
             return Err(Dropped::SequenceExhausted);
         }
@@ -328,12 +381,20 @@ impl OutboundSa {
         packet[pad_at + pad_len + TRAILER - 1] = next_header;
     }
 
+    /// Whether it is time for other keys because few numbers are left: numbers that were left out count here, and half of
+    /// a reserve is used only while the other gateway of a cluster does not answer.
+    fn is_short_of_numbers(&self) -> bool {
+        let next = self.next.load(Relaxed);
+        let is_near = next >= self.ceiling.load(Relaxed).saturating_sub(RESERVE / 2);
+        is_near || (!self.transform.esn() && next >= SOFT_SHORT_SEQUENCE)
+    }
+
     /// Counts packets of so many bytes, and says which limit they are the first to reach.
     fn note(&self, count: u64, inner_len: usize, now: Instant) -> Option<Limit> {
         let packets = self.packets.fetch_add(count, Relaxed) + count;
         let bytes = self.bytes.fetch_add(inner_len as u64, Relaxed) + inner_len as u64;
         self.last_at.store(now.as_micros(), Relaxed);
-        let limit = self.meter.reached(packets, bytes)?;
+        let limit = self.meter.reached(packets, bytes).or_else(|| self.is_short_of_numbers().then_some(Limit::Soft))?;
         let told = match limit {
             Limit::Soft => &self.soft_told,
             Limit::Hard => &self.hard_told,

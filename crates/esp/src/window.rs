@@ -122,6 +122,18 @@ impl Window {
         Ok(())
     }
 
+    /// Takes everything up to `top` for received. It never goes back.
+    pub(crate) fn forward(&mut self, top: u64) {
+        if top <= self.top {
+            return;
+        }
+        self.top = top;
+        self.ring.fill(u64::MAX);
+        // Numbers of the same word that are still to come.
+        let word = self.word(top);
+        self.ring[word] = u64::MAX >> (63 - top % 64);
+    }
+
     fn word(&self, sequence: u64) -> usize {
         (sequence / 64) as usize & (self.ring.len() - 1)
     }
@@ -189,6 +201,21 @@ mod tests {
             assert_eq!(offer(&mut window, 9 * size), Err(Dropped::OutsideWindow));
             assert_eq!(offer(&mut window, 9 * size + 1), Ok(()));
             assert_eq!(offer(&mut window, 9 * size + 1), Err(Dropped::Replayed));
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_moved_forward_refuses_all_before_and_takes_all_behind_in_any_order() {
+        for top in [1_u64, 62, 63, 64, 1_000, 0xffff_ffff, 0x1_0000_0003] {
+            let mut window = Window::new(128);
+            window.accept(1);
+            window.forward(top);
+            assert!((1..=top).rev().take(300).all(|sequence| window.check(sequence).is_err()), "{top}");
+            for sequence in (top + 1..top + 128).rev() {
+                assert_eq!(offer(&mut window, sequence), Ok(()), "{sequence} after {top}");
+            }
+            window.forward(top);
+            assert_eq!(window.top(), top + 127, "never back");
         }
     }
 

@@ -591,7 +591,7 @@ impl Gateway {
                     outer_mtu = self.paths.of(*id).map(|path| (*id, path.mtu()));
                 }
             }
-            SaChange::Activate(_) => {}
+            SaChange::Activate(_) | SaChange::Skip { .. } => {}
         }
         self.outputs.push_back(Output::Sa(change));
         self.outputs.extend(outer_mtu.map(|(id, mtu)| Output::OuterMtu { id, mtu }));

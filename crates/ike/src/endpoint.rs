@@ -472,7 +472,7 @@ impl Endpoint {
             match output {
                 Output::Sa(SaChange::Install(sa)) => drop(self.by_child.insert(sa.id, key)),
                 Output::Sa(SaChange::Remove(id)) => drop(self.by_child.remove(id)),
-                Output::Sa(SaChange::Activate(_) | SaChange::Move { .. })
+                Output::Sa(SaChange::Activate(_) | SaChange::Move { .. } | SaChange::Skip { .. })
                 | Output::Transmit(_)
                 | Output::Event(_)
                 | Output::Probed(_) => {}

@@ -208,6 +208,15 @@ pub enum SaChange {
         /// Its new path.
         path: Path,
     },
+    /// One of the gateways took over from another, which knew better how far they are (RFC 6311 §5.2).
+    Skip {
+        /// Which SA.
+        id: SaId,
+        /// How many of our numbers are left out.
+        outbound: u64,
+        /// How many of the peer's are refused from now on, beginning behind the highest that came.
+        inbound: u64,
+    },
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use crate::{DataPath, Dropped, Outgoing, Unusable, Via};
 
 const NOW: Instant = Instant::from_micros(10_000_000);
 
-fn with(child: &ChildSa) -> DataPath {
+pub(super) fn with(child: &ChildSa) -> DataPath {
     let mut path = DataPath::new();
     path.apply(&SaChange::Install(Box::new(child.clone()))).unwrap();
     path.apply(&SaChange::Activate(child.id)).unwrap();
     path
 }
 
-fn seal(path: &mut DataPath) -> Vec<u8> {
+pub(super) fn seal(path: &mut DataPath) -> Vec<u8> {
     let mut sealed = Vec::new();
     let out = |out: Outgoing<'_>| {
         if let Outgoing::Datagram { esp, .. } = out {
@@ -32,7 +32,7 @@ fn seal(path: &mut DataPath) -> Vec<u8> {
     sealed
 }
 
-fn open(path: &mut DataPath, packet: &[u8]) -> Result<(), Dropped> {
+pub(super) fn open(path: &mut DataPath, packet: &[u8]) -> Result<(), Dropped> {
     path.inbounds.open(&mut packet.to_vec(), None, Tos(0), NOW).map(|_| ())
 }
 

@@ -4,6 +4,7 @@ mod export;
 mod flows;
 mod golden;
 mod identity;
+mod shared;
 mod tables;
 
 use base::algorithm::{Encryption, Integrity};

@@ -36,7 +36,7 @@ impl Sums {
                     self.carried.entry(owner).or_default().add(&traffic(*id));
                 }
             }
-            SaChange::Activate(_) | SaChange::Move { .. } => {}
+            SaChange::Activate(_) | SaChange::Move { .. } | SaChange::Skip { .. } => {}
         }
     }
 
