@@ -132,7 +132,7 @@ fn window(c: &mut Criterion) {
     let mut group = c.benchmark_group("window");
     for size in [64, 2048, 8192] {
         group.bench_function(BenchmarkId::new("in order", size), |b| {
-            let (mut window, mut next) = (Window::new(size), 1);
+            let (window, mut next) = (Window::new(size), 1);
             b.iter(|| {
                 let verdict = window.check(black_box(next)).map(|()| window.accept(next));
                 next += 1;
@@ -140,7 +140,7 @@ fn window(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("overtaken by 48", size), |b| {
-            let (mut window, mut next) = (Window::new(size), 64u64);
+            let (window, mut next) = (Window::new(size), 64u64);
             b.iter(|| {
                 let sequence = next ^ 48;
                 let verdict = window.check(black_box(sequence)).map(|()| window.accept(sequence));

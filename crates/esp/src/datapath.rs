@@ -1,11 +1,12 @@
 //! Both tables of a worker that serves both directions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sa::{ChildLabel, ChildSa, SaChange, SaId};
 
 use crate::policy::{DeviceId, Devices, Policy};
-use crate::{Event, Inbounds, Outbounds, Unusable};
+use crate::{Event, InboundSa, Inbounds, OutboundSa, Outbounds, Unusable};
 
 /// Everything a data-path worker owns, driven by [`SaChange`].
 #[derive(Debug, Default)]
@@ -17,6 +18,29 @@ pub struct DataPath {
     devices: Devices,
     /// What the SAs were made of, for whoever takes them over.
     children: BTreeMap<SaId, Box<ChildSa>>,
+}
+
+/// An SA that several workers are to have in service, each in a table of its own. There must be one for one set of keys.
+#[derive(Debug)]
+pub struct Joint {
+    outbound: Arc<OutboundSa>,
+    inbound: InboundSa,
+}
+
+impl Joint {
+    /// Of a Child SA.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] when suite, keys or SPIs are not fit for use.
+    pub fn new(child: &ChildSa) -> Result<Self, Unusable> {
+        Ok(Self { outbound: Arc::new(OutboundSa::new(child)?), inbound: InboundSa::new(child)? })
+    }
+
+    /// For another worker.
+    pub fn handle(&self) -> Self {
+        Self { outbound: Arc::clone(&self.outbound), inbound: self.inbound.handle() }
+    }
 }
 
 impl DataPath {
@@ -38,13 +62,8 @@ impl DataPath {
     pub fn apply(&mut self, change: &SaChange) -> Result<(), Unusable> {
         match change {
             SaChange::Install(child) => {
-                let via = self.devices.via(&child.routing);
-                self.outbounds.install(child, via)?;
-                self.inbounds.install(child, via).inspect_err(|_| {
-                    self.outbounds.remove(child.id);
-                })?;
-                self.children.insert(child.id, child.clone());
-                Ok(())
+                let joint = Joint::new(child)?;
+                self.join(child, joint, true)
             }
             SaChange::Activate(id) => self.outbounds.activate(*id),
             SaChange::Remove(id) => self.remove(*id),
@@ -57,6 +76,21 @@ impl DataPath {
             }
             SaChange::Skip { id, outbound, inbound } => self.skip(*id, *outbound, *inbound),
         }
+    }
+
+    /// Installs an SA that other workers have in service too. One of them `counts` what it carries outbound.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataPath::apply`].
+    pub fn join(&mut self, child: &ChildSa, joint: Joint, counts: bool) -> Result<(), Unusable> {
+        let via = self.devices.via(&child.routing);
+        self.outbounds.stage(joint.outbound, child, via, counts)?;
+        self.inbounds.adopt(joint.inbound, child, via).inspect_err(|_| {
+            self.outbounds.remove(child.id);
+        })?;
+        self.children.insert(child.id, Box::new(child.clone()));
+        Ok(())
     }
 
     /// What the SAs are made of, by number.

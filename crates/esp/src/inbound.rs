@@ -1,6 +1,8 @@
-//! One SA, the direction that arrives. One worker owns it.
+//! One SA, the direction that arrives.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use base::Instant;
 use base::export::Moment;
@@ -15,9 +17,18 @@ use crate::window::Window;
 use crate::wire::TRAILER;
 use crate::{Counters, Dropped, Limit, Received, Unusable, ecn, selector, wire};
 
-/// Opens packets, and refuses those that were seen before.
+/// Opens packets, and refuses those that were seen before. Several workers may open packets of one SA, each with a handle
+/// of its own ([`InboundSa::handle`]): what was seen and what is spent is known to all, what passed each counts for itself.
 #[derive(Debug)]
 pub struct InboundSa {
+    common: Arc<Common>,
+    counters: Counters,
+    fragments: u64,
+}
+
+/// What all handles have in common. All that changes is atomic.
+#[derive(Debug)]
+struct Common {
     id: SaId,
     spi: Spi,
     transform: Transform,
@@ -26,12 +37,11 @@ pub struct InboundSa {
     local: Box<[TrafficSelector]>,
     remote: Box<[TrafficSelector]>,
     /// Authentic packets and the bytes they decrypted to, of whatever use they were: what limits are about.
-    spent: (u64, u64),
-    counters: Counters,
-    fragments: u64,
-    last_at: Option<Instant>,
-    soft_told: bool,
-    hard_told: bool,
+    spent: (AtomicU64, AtomicU64),
+    /// 0 before the first packet.
+    last_at: AtomicU64,
+    soft_told: AtomicBool,
+    hard_told: AtomicBool,
 }
 
 /// An authentic packet.
@@ -66,7 +76,7 @@ impl InboundSa {
         if child.inbound_spi.0 < 256 {
             return Err(Unusable::BadSpi);
         }
-        Ok(Self {
+        let common = Common {
             id: child.id,
             spi: child.inbound_spi,
             transform: Transform::new(child.suite, &child.keys.inbound)?,
@@ -74,84 +84,94 @@ impl InboundSa {
             meter: Meter::new(child.limits, child.suite),
             local: child.local.as_slice().into(),
             remote: child.remote.as_slice().into(),
-            spent: (0, 0),
-            counters: Counters::default(),
-            fragments: 0,
-            last_at: None,
-            soft_told: false,
-            hard_told: false,
-        })
+            spent: (AtomicU64::new(0), AtomicU64::new(0)),
+            last_at: AtomicU64::new(0),
+            soft_told: AtomicBool::new(false),
+            hard_told: AtomicBool::new(false),
+        };
+        Ok(Self { common: Arc::new(common), counters: Counters::default(), fragments: 0 })
+    }
+
+    /// For another worker that opens packets of the same SA. It has counted nothing.
+    pub fn handle(&self) -> Self {
+        Self { common: Arc::clone(&self.common), counters: Counters::default(), fragments: 0 }
     }
 
     /// The same, with a window that has seen this number.
     #[cfg(test)]
     pub(crate) fn standing_at(child: &ChildSa, top: u64) -> Result<Self, Unusable> {
-        let mut sa = Self::new(child)?;
-        sa.window.accept(top);
+        let sa = Self::new(child)?;
+        // A window that has seen nothing is where 0 was the last number.
+        sa.common.window.forward(top);
         Ok(sa)
     }
 
     /// Whose direction it is.
-    pub const fn id(&self) -> SaId {
-        self.id
+    pub fn id(&self) -> SaId {
+        self.common.id
     }
 
     /// The SPI of its packets.
-    pub const fn spi(&self) -> Spi {
-        self.spi
+    pub fn spi(&self) -> Spi {
+        self.common.spi
     }
 
-    /// Packets and bytes passed on, and what was dropped.
+    /// Packets and bytes passed on by this handle, and what it dropped.
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Packets passed on that are fragments, for the receiver to reassemble.
+    /// Packets passed on by this handle that are fragments, for the receiver to reassemble.
     pub const fn fragments(&self) -> u64 {
         self.fragments
     }
 
     /// Which of the latest sequence numbers arrived.
-    pub const fn window(&self) -> &Window {
-        &self.window
+    pub fn window(&self) -> &Window {
+        &self.common.window
     }
 
     /// When the last authentic packet arrived: a sign of life of the peer.
-    pub const fn last_used(&self) -> Option<Instant> {
-        self.last_at
+    pub fn last_used(&self) -> Option<Instant> {
+        let Common { spent, last_at, .. } = &*self.common;
+        (spent.0.load(Relaxed) > 0).then(|| Instant::from_micros(last_at.load(Relaxed)))
     }
 
-    /// How far it is, for another process.
+    /// How far it is, for another process; what was counted is what this handle did.
     pub(crate) fn standing(&self, now: Instant) -> InboundStanding {
+        let Common { window, spent, soft_told, hard_told, .. } = &*self.common;
         InboundStanding {
-            top: self.window.top(),
-            seen: self.window.seen().to_vec(),
-            spent: self.spent,
+            top: window.top(),
+            seen: window.seen(),
+            spent: (spent.0.load(Relaxed), spent.1.load(Relaxed)),
             counted: self.counters.into(),
             fragments: self.fragments,
-            last_at: self.last_at.map(|at| Moment::of(at, now)),
-            soft_told: self.soft_told,
-            hard_told: self.hard_told,
+            last_at: self.last_used().map(|at| Moment::of(at, now)),
+            soft_told: soft_told.load(Relaxed),
+            hard_told: hard_told.load(Relaxed),
         }
     }
 
     /// Takes everything up to this number for received.
-    pub(crate) fn forward(&mut self, top: u64) {
-        self.window.forward(top);
+    pub(crate) fn forward(&self, top: u64) {
+        self.common.window.forward(top);
     }
 
-    /// Goes on from there.
+    /// Goes on from there. No other handle may be in use.
     ///
     /// # Errors
     ///
     /// [`Unusable::BadStanding`]; nothing has changed then.
     pub(crate) fn resume(&mut self, standing: &InboundStanding, now: Instant) -> Result<(), Unusable> {
-        self.window.restore(standing.top, &standing.seen)?;
-        self.spent = standing.spent;
+        let Common { window, spent, last_at, soft_told, hard_told, .. } = &*self.common;
+        window.restore(standing.top, &standing.seen)?;
+        spent.0.store(standing.spent.0, Relaxed);
+        spent.1.store(standing.spent.1, Relaxed);
+        last_at.store(standing.last_at.map_or(0, |moment| moment.at(now).as_micros()), Relaxed);
+        soft_told.store(standing.soft_told, Relaxed);
+        hard_told.store(standing.hard_told, Relaxed);
         self.counters = (&standing.counted).into();
         self.fragments = standing.fragments;
-        self.last_at = standing.last_at.map(|moment| moment.at(now));
-        (self.soft_told, self.hard_told) = (standing.soft_told, standing.hard_told);
         Ok(())
     }
 
@@ -162,8 +182,10 @@ impl InboundSa {
     ///
     /// A packet that is not authentic. Nothing but a counter has changed then, and the buffer.
     pub fn open(&mut self, esp: &mut [u8], outer: Tos, now: Instant) -> Result<Opened, Dropped> {
-        let sequence = self.authenticate(esp, now).inspect_err(|&reason| self.counters.drops.count(reason))?;
-        Ok(self.accept(esp, sequence, outer, now))
+        let accepted = self.common.authenticate(esp, now);
+        accepted
+            .and_then(|sequence| self.accept(esp, sequence, outer, now))
+            .inspect_err(|&reason| self.counters.drops.count(reason))
     }
 
     /// The same for several packets: they are authenticated side by side where that is faster, and
@@ -174,7 +196,7 @@ impl InboundSa {
         now: Instant,
         mut each: impl FnMut(Received<'a>, Opened),
     ) {
-        if self.transform.lanes().is_none() || packets.len() < 2 {
+        if self.common.transform.lanes().is_none() || packets.len() < 2 {
             for packet in packets.iter_mut().filter_map(Option::take) {
                 if let Ok(opened) = self.open(packet.esp, packet.outer, now) {
                     each(packet, opened);
@@ -187,25 +209,22 @@ impl InboundSa {
             let mut notes = [(0, None, Tos(0)); LANES];
             let mut count = 0;
             for Received { esp, from, outer } in window.iter_mut().filter_map(Option::take) {
-                match self.check(esp, now) {
+                match self.common.check(esp, now) {
                     Ok(sequence) => {
-                        jobs[count] = OpenJob::new(esp, self.transform.esn_high(sequence));
+                        jobs[count] = OpenJob::new(esp, self.common.transform.esn_high(sequence));
                         notes[count] = (sequence, from, outer);
                         count += 1;
                     }
                     Err(reason) => self.counters.drops.count(reason),
                 }
             }
-            self.transform.open_all(&mut jobs[..count]);
+            self.common.transform.open_all(&mut jobs[..count]);
             for (job, (sequence, from, outer)) in jobs.into_iter().zip(notes).take(count) {
-                // The packets before it may have moved the window, or been the same.
+                // The packets before it may have moved the window, been the same, or reached a limit.
                 let verdict =
-                    if job.is_verified() { self.check_order(sequence, now) } else { Err(Dropped::BadIntegrity) };
-                match verdict {
-                    Ok(()) => {
-                        let opened = self.accept(job.packet, sequence, outer, now);
-                        each(Received { esp: job.packet, from, outer }, opened);
-                    }
+                    if job.is_verified() { self.common.check_limits(now) } else { Err(Dropped::BadIntegrity) };
+                match verdict.and_then(|()| self.accept(job.packet, sequence, outer, now)) {
+                    Ok(opened) => each(Received { esp: job.packet, from, outer }, opened),
                     Err(reason) => self.counters.drops.count(reason),
                 }
             }
@@ -213,11 +232,9 @@ impl InboundSa {
     }
 
     /// Takes in an authentic packet, which is decrypted.
-    fn accept(&mut self, esp: &mut [u8], sequence: u64, outer: Tos, now: Instant) -> Opened {
-        let is_newest = self.window.accept(sequence);
-        let is_first = self.spent.0 == 0;
-        self.last_at = Some(now);
-        let content = match self.judge(esp, outer) {
+    fn accept(&mut self, esp: &mut [u8], sequence: u64, outer: Tos, now: Instant) -> Result<Opened, Dropped> {
+        let is_newest = self.common.window.accept(sequence)?;
+        let content = match self.common.judge(esp, outer) {
             Ok(range) => {
                 self.counters.packets += 1;
                 self.counters.bytes += range.len() as u64;
@@ -229,10 +246,12 @@ impl InboundSa {
                 Content::Unusable(reason)
             }
         };
-        let limit = self.note(esp.len());
-        Opened { content, is_first, is_newest, limit }
+        let (is_first, limit) = self.common.note(esp.len(), now);
+        Ok(Opened { content, is_first, is_newest, limit })
     }
+}
 
+impl Common {
     /// The sequence number of an authentic packet, which is decrypted then.
     fn authenticate(&self, esp: &mut [u8], now: Instant) -> Result<u64, Dropped> {
         let sequence = self.check(esp, now)?;
@@ -240,12 +259,10 @@ impl InboundSa {
         Ok(sequence)
     }
 
-    /// Whether a packet may still pass after those before it.
-    fn check_order(&self, sequence: u64, now: Instant) -> Result<(), Dropped> {
-        if self.meter.is_over(self.spent.0, self.spent.1, now) {
-            return Err(Dropped::Expired);
-        }
-        self.window.check(sequence)
+    /// Whether a packet may still pass.
+    fn check_limits(&self, now: Instant) -> Result<(), Dropped> {
+        let is_over = self.meter.is_over(self.spent.0.load(Relaxed), self.spent.1.load(Relaxed), now);
+        if is_over { Err(Dropped::Expired) } else { Ok(()) }
     }
 
     /// The sequence number of a packet that may be authentic.
@@ -259,9 +276,7 @@ impl InboundSa {
         if !self.transform.layout().fits(esp.len()) {
             return Err(Dropped::Malformed);
         }
-        if self.meter.is_over(self.spent.0, self.spent.1, now) {
-            return Err(Dropped::Expired);
-        }
+        self.check_limits(now)?;
         let low = u32::from_be_bytes([a, b, c, d]);
         let sequence = if self.transform.esn() { self.window.infer(low)? } else { u64::from(low) };
         self.window.check(sequence)?;
@@ -300,17 +315,21 @@ impl InboundSa {
         Ok(start..start + len)
     }
 
-    /// Counts an authentic packet, and says which limit it is the first to reach.
-    fn note(&mut self, esp_len: usize) -> Option<Limit> {
+    /// Counts an authentic packet; whether it is the first, and which limit it is the first to reach.
+    fn note(&self, esp_len: usize, now: Instant) -> (bool, Option<Limit>) {
         let layout = self.transform.layout();
-        self.spent.0 += 1;
-        self.spent.1 += (esp_len - layout.payload_at() - layout.icv_len() - TRAILER) as u64;
-        let limit = self.meter.reached(self.spent.0, self.spent.1)?;
-        let told = match limit {
-            Limit::Soft => &mut self.soft_told,
-            Limit::Hard => &mut self.hard_told,
-        };
-        (!std::mem::replace(told, true)).then_some(limit)
+        let len = (esp_len - layout.payload_at() - layout.icv_len() - TRAILER) as u64;
+        self.last_at.store(now.as_micros(), Relaxed);
+        let before = self.spent.0.fetch_add(1, Relaxed);
+        let bytes = self.spent.1.fetch_add(len, Relaxed) + len;
+        let limit = self.meter.reached(before + 1, bytes).filter(|limit| {
+            let told = match limit {
+                Limit::Soft => &self.soft_told,
+                Limit::Hard => &self.hard_told,
+            };
+            !told.load(Relaxed) && !told.swap(true, Relaxed)
+        });
+        (before == 0, limit)
     }
 }
 

@@ -69,13 +69,22 @@ impl Inbounds {
     ///
     /// [`Unusable`]; nothing has changed then.
     pub fn install(&mut self, child: &ChildSa, via: Via) -> Result<(), Unusable> {
-        if self.spis.contains_key(&child.id) {
+        self.adopt(InboundSa::new(child)?, child, via)
+    }
+
+    /// Puts an SA in service that another worker made from the same `child`, to open its packets too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inbounds::install`].
+    pub fn adopt(&mut self, sa: InboundSa, child: &ChildSa, via: Via) -> Result<(), Unusable> {
+        if self.spis.contains_key(&child.id) || sa.id() != child.id {
             return Err(Unusable::BadId);
         }
         if self.sas.contains_key(&child.inbound_spi) {
             return Err(Unusable::BadSpi);
         }
-        let row = Row { sa: InboundSa::new(child)?, path: child.path, via, fit: Fit::new(child), told: None };
+        let row = Row { sa, path: child.path, via, fit: Fit::new(child), told: None };
         self.spis.insert(child.id, child.inbound_spi);
         self.sas.insert(child.inbound_spi, row);
         Ok(())

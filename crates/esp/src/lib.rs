@@ -49,7 +49,7 @@ pub mod wire;
 
 pub use admit::{Admit, admit};
 pub use counters::{Counters, Dropped, Drops, Shaping};
-pub use datapath::DataPath;
+pub use datapath::{DataPath, Joint};
 pub use event::Event;
 pub use inbound::{Content, InboundSa, Opened};
 pub use inbounds::{Arrived, Inbounds, Received};

@@ -162,7 +162,8 @@ impl OutboundSa {
     pub(crate) fn skip(&self, count: u64) {
         let last = Self::LAST_LONG_SEQUENCE;
         // Never refused: the new number is at least the old one.
-        let _ = self.next.fetch_update(Relaxed, Relaxed, |next| Some(next.saturating_add(count).min(last + 1).max(next)));
+        let _ =
+            self.next.fetch_update(Relaxed, Relaxed, |next| Some(next.saturating_add(count).min(last + 1).max(next)));
     }
 
     /// The next number.

@@ -36,6 +36,8 @@ pub struct Outbounds {
     events: Events,
     budget: IcmpBudget,
     fragment_id: u16,
+    /// From one fragmented packet to the next: other workers have the numbers between.
+    fragment_step: u16,
     buffer: Box<[u8]>,
 }
 
@@ -43,6 +45,8 @@ pub struct Outbounds {
 #[derive(Debug)]
 struct Row {
     sa: Arc<OutboundSa>,
+    /// Whether what the SA carries is counted here, whichever worker sealed it.
+    counts: bool,
     path: Path,
     fit: Fit,
     df: DfPolicy,
@@ -161,8 +165,14 @@ impl Outbounds {
             events: Events::default(),
             budget: IcmpBudget::new(),
             fragment_id: 0,
+            fragment_step: 1,
             buffer: vec![0; Self::BUFFER].into(),
         }
+    }
+
+    /// It belongs to the worker of this number, of so many: identifications of fragments are shared out among them.
+    pub fn be_one_of(&mut self, number: u16, workers: u16) {
+        (self.fragment_id, self.fragment_step) = (number, workers.max(1));
     }
 
     /// Adds a policy, in place of the one with the same label.
@@ -194,15 +204,25 @@ impl Outbounds {
     ///
     /// [`Unusable`]; nothing has changed then.
     pub fn install(&mut self, child: &ChildSa, via: Via) -> Result<(), Unusable> {
-        self.adopt(Arc::new(OutboundSa::new(child)?), child, via)
+        self.stage(Arc::new(OutboundSa::new(child)?), child, via, true)
     }
 
-    /// Stages an SA that another worker made from the same `child`, to seal with it too.
+    /// Stages an SA that another worker made from the same `child`, to seal with it too. What it carries is counted there.
     ///
     /// # Errors
     ///
     /// As [`Outbounds::install`].
     pub fn adopt(&mut self, sa: Arc<OutboundSa>, child: &ChildSa, via: Via) -> Result<(), Unusable> {
+        self.stage(sa, child, via, false)
+    }
+
+    pub(crate) fn stage(
+        &mut self,
+        sa: Arc<OutboundSa>,
+        child: &ChildSa,
+        via: Via,
+        counts: bool,
+    ) -> Result<(), Unusable> {
         check_pairs(&child.local, &child.remote)?;
         if self.sas.contains_key(&child.id) || sa.id() != child.id {
             return Err(Unusable::BadId);
@@ -210,6 +230,7 @@ impl Outbounds {
         let key = Key { label: child.label.clone(), via, local: child.local.clone(), remote: child.remote.clone() };
         let row = Row {
             sa,
+            counts,
             path: child.path,
             fit: Fit::new(child),
             df: child.df,
@@ -314,7 +335,7 @@ impl Outbounds {
         let result = match admit(packet, row.fit.mtu(), row.df, self.fragment_id) {
             Admit::Send => row.seal(packet, &mut self.buffer, &mut self.events, &mut out, now),
             Admit::Fragments(mut fragments) => {
-                self.fragment_id = self.fragment_id.wrapping_add(1);
+                self.fragment_id = self.fragment_id.wrapping_add(self.fragment_step);
                 let at = row.sa.layout().payload_at();
                 row.shaping.fragmented += 1;
                 let mut result = Ok(());
@@ -564,7 +585,7 @@ impl Outbounds {
 
 impl Row {
     fn counters(&self) -> Counters {
-        let mut counters = self.sa.counters();
+        let mut counters = if self.counts { self.sa.counters() } else { Counters::default() };
         counters.drops += self.drops;
         counters
     }

@@ -4,6 +4,7 @@ mod export;
 mod flows;
 mod golden;
 mod identity;
+mod joint;
 mod shared;
 mod tables;
 

@@ -261,6 +261,7 @@ impl Worker {
             SaChange::Activate(id) => format!("activate SA {}", id.0),
             SaChange::Remove(id) => format!("remove SA {}", id.0),
             SaChange::Move { id, .. } => format!("move SA {}", id.0),
+            SaChange::Skip { id, .. } => format!("leave out numbers of SA {}", id.0),
         });
     }
 
