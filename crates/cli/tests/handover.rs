@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 struct Ground {
     folder: PathBuf,
     running: Vec<Child>,
+    /// What the configurations begin with.
+    head: &'static str,
 }
 
 const OUTER: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -29,7 +31,7 @@ impl Ground {
         }
         let folder = std::env::temp_dir().join(format!("simplon-handover-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let ground = Self { folder, running: Vec::new() };
+        let ground = Self { folder, running: Vec::new(), head: "" };
         let [a, b] = [0, 1].map(|side| ground.namespace(side));
         ip(&["netns", "add", &a]);
         ip(&["netns", "add", &b]);
@@ -69,9 +71,9 @@ impl Ground {
             String::new()
         };
         let text = format!(
-            "[connection.site]\nversion = \"{version}\"\nlocal = \"{}\"\nremote = \"{}\"\npsk = \"between us two\"\n{extra}\n\
+            "{}[connection.site]\nversion = \"{version}\"\nlocal = \"{}\"\nremote = \"{}\"\npsk = \"between us two\"\n{extra}\n\
              [connection.site.child.net]\nlocal = \"{}/32\"\nremote = \"{}/32\"\nstart = \"{start}\"\n{device}",
-            OUTER[side], OUTER[other], INNER[side], INNER[other]
+            self.head, OUTER[side], OUTER[other], INNER[side], INNER[other]
         );
         fs::write(self.configuration(side), text).unwrap();
     }
@@ -160,11 +162,16 @@ fn lost_nothing(ping: Child, what: &str) {
 
 #[test]
 fn a_hand_over_loses_no_packet_and_keeps_the_ike_sa() {
-    for (version, has_device, extra) in
-        [("ikev2", false, ""), ("ikev1", true, "encapsulation = \"force\""), ("ikev2", true, "")]
-    {
-        let Some(mut ground) = Ground::new(&format!("{version}-{has_device}")) else { return };
-        let what = format!("{version} {has_device} {extra}");
+    let several = "[gateway]\nworkers = 3\n";
+    for (version, has_device, extra, head) in [
+        ("ikev2", false, "", ""),
+        ("ikev1", true, "encapsulation = \"force\"", ""),
+        ("ikev2", true, "", ""),
+        ("ikev2", true, "encapsulation = \"force\"", several),
+    ] {
+        let Some(mut ground) = Ground::new(&format!("{version}-{has_device}{}", head.len())) else { return };
+        ground.head = head;
+        let what = format!("{version} {has_device} {extra} {head}");
         (0..2).for_each(|side| ground.configure(side, version, has_device, extra));
         let mut running = ground.come_up();
         let (before, ping) = (ground.spis(), ground.ping(6));
@@ -200,7 +207,7 @@ fn a_process_that_cannot_take_over_changes_nothing() {
     ground.configure(0, "ikev2", false, "");
     // One that has gone before it says that it is ready, with everything in its hands.
     let mut stream = std::os::unix::net::UnixStream::connect(ground.socket(0)).unwrap();
-    stream.write_all(b"{\"command\":\"hand_over\",\"format\":1,\"begin\":true}\n").unwrap();
+    stream.write_all(b"{\"command\":\"hand_over\",\"format\":2,\"begin\":true}\n").unwrap();
     stream.write_all(&10_u64.to_be_bytes()).unwrap();
     stream.write_all(b"\"Prepared\"").unwrap();
     std::thread::sleep(Duration::from_millis(300));

@@ -416,7 +416,7 @@ fn config() -> impl Strategy<Value = Config> {
         any::<(bool, bool)>(),
         option::of(any::<u32>()),
         (time(), time()),
-        (option::of((any::<[u8; 4]>(), 1u16..)), any::<bool>(), option::of("/\\PC{0,6}")),
+        (option::of((any::<[u8; 4]>(), 1u16..)), any::<bool>(), option::of("/\\PC{0,6}"), option::of(1u8..=64)),
     )
         .prop_map(|(listen, (ike, natt), limits, flags, route_table, (nat_keepalive, psk_overlap), seen)| {
             GatewayOptions {
@@ -428,6 +428,7 @@ fn config() -> impl Strategy<Value = Config> {
                 route_table,
                 nat_keepalive,
                 manage_sysctl: flags.1,
+                workers: seen.3.and_then(std::num::NonZeroU8::new),
                 metrics: seen.0.map(|(address, port)| (address, port).into()),
                 log_format: if seen.1 { LogFormat::Json } else { LogFormat::Text },
                 log_directory: seen.2,

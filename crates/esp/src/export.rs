@@ -118,6 +118,16 @@ pub(crate) struct Counted {
     dropped: BTreeMap<String, u64>,
 }
 
+impl Counted {
+    fn add(&mut self, more: &Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+        for (reason, count) in &more.dropped {
+            *self.dropped.entry(reason.clone()).or_default() += count;
+        }
+    }
+}
+
 impl From<Counters> for Counted {
     fn from(counters: Counters) -> Self {
         let Counters { packets, bytes, drops } = counters;
@@ -192,6 +202,28 @@ impl Standing {
     pub fn last_sequence(&self, id: SaId) -> Option<u64> {
         let sa = self.sas.iter().find(|sa| sa.id == id)?;
         Some(sa.outbound.next.saturating_sub(1))
+    }
+
+    /// SAs that packets take or took, in the order of their activation.
+    pub fn activated(&self) -> &[SaId] {
+        &self.activated
+    }
+
+    /// Adds what another worker counted, which had the same SAs in service ([`crate::Joint`]) and none of whose packets
+    /// are under way any more.
+    pub fn add(&mut self, more: &Self) {
+        for other in &more.sas {
+            // Both are in the order of their numbers.
+            let Ok(at) = self.sas.binary_search_by_key(&other.id, |sa| sa.id) else { continue };
+            let sa = &mut self.sas[at];
+            sa.refused.add(&other.refused);
+            sa.inbound.counted.add(&other.inbound.counted);
+            sa.inbound.fragments += other.inbound.fragments;
+            let (sum, more) = (&mut sa.shaping, other.shaping);
+            *sum = (sum.0 + more.0, sum.1 + more.1, sum.2 + more.2);
+        }
+        self.retired.0.add(&more.retired.0);
+        self.retired.1.add(&more.retired.1);
     }
 }
 

@@ -329,7 +329,7 @@ mod tests {
                 let workers: Vec<_> = (0..4_u64)
                     .map(|worker| {
                         let window = &window;
-                        let offers = move |number: u64| number ^ (worker * 5 + 1) % 8;
+                        let offers = move |number: u64| number ^ ((worker * 5 + 1) % 8);
                         scope.spawn(move || {
                             let taken = (8..100_000).map(offers).filter(|number| offer(window, *number).is_ok());
                             taken.collect::<Vec<u64>>()

@@ -402,10 +402,12 @@ impl Gateway {
     }
 
     fn take_options(&mut self, options: GatewayOptions) {
-        let fixed =
-            |o: &GatewayOptions| (o.listen.clone(), o.ports, o.cookie_threshold, o.half_open_limit, o.nat_keepalive);
+        let fixed = |o: &GatewayOptions| {
+            (o.listen.clone(), o.ports, o.cookie_threshold, o.half_open_limit, o.nat_keepalive, o.workers)
+        };
         if fixed(&self.options) != fixed(&options) {
-            let text = "addresses, ports, limits and keepalive interval of the gateway change with its next start";
+            let text =
+                "addresses, ports, limits, keepalive interval and workers of the gateway change with its next start";
             self.outputs.push_back(Output::Event(GatewayEvent {
                 connection: None,
                 severity: Severity::Warning,

@@ -380,6 +380,44 @@ pub struct Traffic {
     pub idle_s: Option<u64>,
 }
 
+impl Traffic {
+    /// Adds what another worker of the data path counted of the same SA. How far it is both say alike.
+    pub fn add(&mut self, more: &Self) {
+        self.outbound.add(&more.outbound);
+        self.inbound.add(&more.inbound);
+        for (sum, more) in [
+            (&mut self.fragmented, more.fragmented),
+            (&mut self.fragmentation_failed, more.fragmentation_failed),
+            (&mut self.fragments_created, more.fragments_created),
+            (&mut self.too_big_sent, more.too_big_sent),
+            (&mut self.path_mtu_received, more.path_mtu_received),
+            (&mut self.inner_fragments, more.inner_fragments),
+            (&mut self.dummies_received, more.dummies_received),
+        ] {
+            *sum += more;
+        }
+    }
+}
+
+impl Direction {
+    fn add(&mut self, more: &Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+        add_to(&mut self.dropped, &more.dropped);
+    }
+}
+
+impl DataPathCounters {
+    /// Adds what another worker counted.
+    pub fn add(&mut self, more: &Self) {
+        add_to(&mut self.dropped, &more.dropped);
+        self.send_errors += more.send_errors;
+        self.receive_errors += more.receive_errors;
+        self.valid_icmp_errors += more.valid_icmp_errors;
+        self.invalid_icmp_errors += more.invalid_icmp_errors;
+    }
+}
+
 /// One direction of an SA.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Direction {

@@ -97,28 +97,30 @@ pub async fn run(options: Options) -> Result<(), Error> {
     override_ports(&mut config, options.ports);
     let server = if running.is_some() { None } else { Some(Server::listen(&options.socket)?) };
     let signals = Signals::new().map_err(|e| Error::system("listen to signals", e))?;
-    let ((handle, mut reports), (inlet, outlet)) =
-        data::queues().map_err(|e| Error::system("make the queues of the data path", e))?;
     let data_options = data::Options {
         listen: config.gateway.listen.clone(),
         ports: config.gateway.ports,
         clock,
         offloads: options.offloads,
+        workers: workers(&config),
     };
     let watch = world.netlink().monitor().map_err(|e| Error::system("watch the kernel's routing", e))?;
     let mut gateway = Gateway::new(config.gateway.clone(), random()?);
-    let (worker, missed) = match running {
+    let (data_path, missed) = match running {
         Some((client, ..)) => {
-            let taken =
-                handover::take_over(client, &mut gateway, (&handle, &mut reports), &data_options, (inlet, outlet))
-                    .await;
-            taken.map_err(Error::HandOver)?
+            handover::take_over(client, &mut gateway, &data_options).await.map_err(Error::HandOver)?
         }
         None => {
-            let worker = data::start(&data_options, inlet, outlet);
-            (worker.map_err(|e| Error::system("start the data path", e))?, Vec::new())
+            let started = data::start(&data_options).map_err(|e| Error::system("start the data path", e))?;
+            (started, Vec::new())
         }
     };
+    let data::Running { handle, mut reports, workers } = data_path;
+    world.share_devices(handle.workers() > 1);
+    if handle.workers() != data_options.workers {
+        let (are, wanted) = (handle.workers(), data_options.workers);
+        info!("packets are passed by as many workers as before the hand-over, {are}; {wanted} take a restart");
+    }
     let server = match server {
         Some(server) => server,
         None => handover::listen_after(&options.socket).await?,
@@ -145,7 +147,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         lost: BTreeMap::new(),
         failed: None,
     };
-    info!("gateway starts on UDP ports {} and {}", config.gateway.ports.ike, config.gateway.ports.natt);
+    let Ports { ike, natt } = config.gateway.ports;
+    info!("gateway starts on UDP ports {ike} and {natt}; packets are passed by {} worker(s)", control.handle.workers());
     let has_taken_over = control.options.hand_over;
     for word in missed {
         control.hear(word.into_report(clock.now()), &mut reports);
@@ -169,18 +172,25 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (outcome, reports) = match ended {
         Ok((Ended::Stopped, reports)) => (Ok(()), reports),
         Ok((Ended::HandedOver, reports)) => {
-            control.depart(&mut world, reports, worker).await;
+            control.depart(&mut world, reports, workers).await;
             return Ok(());
         }
         Err((e, reports)) => (Err(e), reports),
     };
-    control.farewell(&mut world, reports, worker).await;
+    control.farewell(&mut world, reports, workers).await;
     outcome
 }
 
 fn override_ports(config: &mut Config, ports: (Option<u16>, Option<u16>)) {
     let Ports { ike, natt } = config.gateway.ports;
     config.gateway.ports = Ports { ike: ports.0.unwrap_or(ike), natt: ports.1.unwrap_or(natt) };
+}
+
+/// How many workers pass packets: what the configuration says, or as the cores are.
+fn workers(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = config.gateway.workers.map(|workers| usize::from(workers.get()));
+    wanted.unwrap_or_else(|| data::workers_for(cores())).clamp(1, data::MAX_WORKERS)
 }
 
 /// Randomness of the operating system: all keys follow from it.
@@ -713,7 +723,7 @@ impl Control {
     }
 
     /// Takes everything down, waits a moment for the peers to agree, and stops the data path.
-    async fn farewell(mut self, world: &mut World, mut reports: Reports, worker: JoinHandle<()>) {
+    async fn farewell(mut self, world: &mut World, mut reports: Reports, workers: Vec<JoinHandle<()>>) {
         self.notifier.stopping();
         self.metrics = None;
         info!("gateway stops");
@@ -735,13 +745,24 @@ impl Control {
         }
         world.clear().await;
         self.guard.clear();
+        self.end_data_path(&mut reports, workers, Duration::from_millis(500)).await;
+    }
+
+    /// Stops the workers, and waits so long for them.
+    async fn end_data_path(&self, reports: &mut Reports, workers: Vec<JoinHandle<()>>, within: Duration) {
         self.handle.send([Order::Stop]);
-        let ended = async { while !matches!(reports.recv().await, Some(Report::Ended(_)) | None) {} };
-        if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
-            // It has said its last word, so this does not wait.
+        let ended = async {
+            // One that failed has said its last word before.
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                let _ = tokio::time::timeout(Duration::from_millis(5), reports.recv()).await;
+            }
+        };
+        if tokio::time::timeout(within, ended).await.is_err() {
+            return warn!("the data path does not end");
+        }
+        for worker in workers {
+            // A panic was caught and reported.
             let _ = worker.join();
-        } else {
-            warn!("the data path does not end");
         }
     }
 }

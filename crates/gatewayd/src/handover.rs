@@ -21,7 +21,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -34,11 +34,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admin::{Answer, Client, Request};
-use crate::data::{Kind, Offer, Paused, Report};
+use crate::data::{Kind, Offer, Paused, Report, Share};
 
 /// The form of what is handed over. Fields may be added without another number: those that are missing have their
 /// default, those that are not known are overlooked. A number for what means something else than it did.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The largest message in bytes: some hundred thousand tunnels.
 const LARGEST: u64 = 2 << 30;
@@ -54,7 +54,14 @@ const PAUSED: Duration = Duration::from_secs(2);
 pub(crate) struct State {
     pub(crate) gateway: Exported,
     pub(crate) sas: Vec<ExportedSa>,
-    /// The sockets, in the order in which they come; the devices come behind them.
+    /// What each worker of the data path has open, in the order in which the files come.
+    workers: Vec<Files>,
+}
+
+/// The open files of one worker.
+#[derive(Serialize, Deserialize)]
+struct Files {
+    /// The sockets; the devices come behind them.
     sockets: Vec<Kind>,
     devices: usize,
 }
@@ -223,13 +230,21 @@ pub(crate) struct Giver(Line);
 
 impl Giver {
     /// Hands over what may be handed over while packets pass, and waits until the other process has set it up.
-    pub(crate) fn offer(stream: UnixStream, gateway: Exported, offer: Offer) -> Result<Self, Refused> {
+    pub(crate) fn offer(stream: UnixStream, gateway: Exported, mut offers: Vec<Offer>) -> Result<Self, Refused> {
         let mut line = Line::new(stream).map_err(broken)?;
-        let Offer { sas, sockets, devices } = offer;
-        let kinds = sockets.iter().map(|(kind, _)| *kind).collect();
-        line.send(&State { gateway, sas, sockets: kinds, devices: devices.len() }).map_err(broken)?;
-        let files: Vec<_> =
-            sockets.iter().map(|(_, socket)| socket.as_fd()).chain(devices.iter().map(AsFd::as_fd)).collect();
+        let sas = offers.iter_mut().flat_map(|offer| std::mem::take(&mut offer.sas)).collect();
+        let of_one = |offer: &Offer| Files {
+            sockets: offer.sockets.iter().map(|(kind, _)| *kind).collect(),
+            devices: offer.devices.len(),
+        };
+        line.send(&State { gateway, sas, workers: offers.iter().map(of_one).collect() }).map_err(broken)?;
+        let files: Vec<_> = offers
+            .iter()
+            .flat_map(|offer| {
+                let sockets = offer.sockets.iter().map(|(_, socket)| socket.as_fd());
+                sockets.chain(offer.devices.iter().map(AsFd::as_fd))
+            })
+            .collect();
         os::rights::send(line.0.as_fd(), &files).map_err(broken)?;
         line.expect(&Step::Prepared, PREPARING)?;
         Ok(Self(line))
@@ -245,13 +260,6 @@ impl Giver {
     pub(crate) fn go(mut self) -> Result<(), Refused> {
         self.0.step(&Step::Go)
     }
-}
-
-/// What is open.
-pub(crate) struct Open {
-    pub(crate) sockets: Vec<(Kind, OwnedFd)>,
-    /// TUN devices.
-    pub(crate) devices: Vec<OwnedFd>,
 }
 
 /// The process that goes on.
@@ -276,22 +284,28 @@ impl Taker {
         Ok((client, began_us, devices))
     }
 
-    /// Takes the state and the open files.
-    pub(crate) fn begin(client: Client) -> Result<(Self, State, Open), Refused> {
+    /// Takes the state, and the open files of each worker.
+    pub(crate) fn begin(client: Client) -> Result<(Self, State, Vec<Share>), Refused> {
         let mut line = Line::new(client.into_stream()).map_err(broken)?;
         let request = Request::HandOver { format: FORMAT, begin: true, process: std::process::id() };
         let mut text = serde_json::to_vec(&request).map_err(|e| Refused(e.to_string()))?;
         text.push(b'\n');
         line.0.write_all(&text).map_err(broken)?;
         let state: State = line.receive(PREPARING).map_err(broken)?;
-        let count = state.sockets.len().saturating_add(state.devices);
+        let count = state
+            .workers
+            .iter()
+            .fold(0_usize, |count, worker| count.saturating_add(worker.sockets.len()).saturating_add(worker.devices));
         if count > MOST_FILES {
             return Err(Refused(format!("{count} open files are more than are taken over")));
         }
-        let mut files = os::rights::receive(line.0.as_fd(), count).map_err(broken)?;
-        let devices = files.split_off(state.sockets.len());
-        let sockets = state.sockets.iter().copied().zip(files).collect();
-        Ok((Self { line }, state, Open { sockets, devices }))
+        let mut files = os::rights::receive(line.0.as_fd(), count).map_err(broken)?.into_iter();
+        let share = |worker: &Files| Share {
+            sockets: worker.sockets.iter().copied().zip(files.by_ref()).collect(),
+            devices: files.by_ref().take(worker.devices).collect(),
+        };
+        let shares = state.workers.iter().map(share).collect();
+        Ok((Self { line }, state, shares))
     }
 
     /// Everything is set up; what comes back is the rest, and from now on no packet passes.

@@ -206,7 +206,7 @@ mod tests {
         let count = orders.len();
         orders.into_iter().for_each(|order| {
             if let Order::Ping(answer) = order {
-                answer.send(()).unwrap()
+                drop(answer)
             }
         });
         count
@@ -240,7 +240,8 @@ mod tests {
     async fn the_watchdog_is_fed_only_while_the_data_path_answers() {
         let manager = Manager::abstract_name("watchdog");
         let mut notifier = Notifier::to(&manager.address, Some(Duration::from_secs(30))).unwrap();
-        let ((handle, _reports), (inlet, _outlet)) = data::queues().unwrap();
+        let ((handle, _reports), mut ends) = data::queues(1).unwrap();
+        let (inlet, _outlet) = ends.remove(0);
         // Dropped again and again, as a loop that has other things to do does.
         let mut beats = async |seconds| {
             for _ in 0..seconds {
@@ -267,7 +268,7 @@ mod tests {
     async fn the_status_line_is_sent_at_once_and_then_not_more_than_once_a_second() {
         let manager = Manager::abstract_name("status");
         let mut notifier = Notifier::to(&manager.address, None).unwrap();
-        let ((handle, _reports), _worker) = data::queues().unwrap();
+        let ((handle, _reports), _worker) = data::queues(1).unwrap();
         for up in 0..50 {
             notifier.status(format!("{up} of 50 connections are up"));
             let _ = tokio::time::timeout(Duration::from_millis(50), notifier.beat(&handle)).await;

@@ -29,6 +29,7 @@ const GRACE: Duration = Duration::from_secs(240);
 #[derive(Debug)]
 pub struct World {
     netlink: Netlink,
+    shares_devices: bool,
     devices: BTreeMap<Arc<str>, (u32, Device)>,
     /// Devices of the process whose place this one takes, until they are wanted here.
     inherited: BTreeMap<Arc<str>, u32>,
@@ -51,7 +52,14 @@ impl World {
 
     fn with(routes: Routes) -> io::Result<Self> {
         let (devices, inherited) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { netlink: Netlink::open()?, devices, inherited, routes: Some(routes), rules: BTreeSet::new() })
+        Ok(Self {
+            netlink: Netlink::open()?,
+            devices,
+            inherited,
+            routes: Some(routes),
+            rules: BTreeSet::new(),
+            shares_devices: false,
+        })
     }
 
     /// A world in which everything is as another process, which still runs, has set it up: nothing is touched before it is
@@ -68,6 +76,11 @@ impl World {
             }
         }
         Ok((world, events))
+    }
+
+    /// Whether devices that are made from now on have a queue for each of several workers.
+    pub const fn share_devices(&mut self, shared: bool) {
+        self.shares_devices = shared;
     }
 
     /// The names of the devices of tunnels.
@@ -113,7 +126,8 @@ impl World {
                 Ok(None)
             }
             DeviceChange::Create(device) => {
-                let tun = Tun::open(&TunOptions::new(&*device.name))?;
+                let options = TunOptions { multi_queue: self.shares_devices, ..TunOptions::new(&*device.name) };
+                let tun = Tun::open(&options)?;
                 // Without this the kernel sends router solicitations into the tunnel.
                 let _ = sysctl::write(&format!("net/ipv6/conf/{}/addr_gen_mode", tun.name()), "1");
                 self.netlink.set_mtu(tun.index(), device.mtu.into()).await?;

@@ -36,7 +36,7 @@ struct Site {
     namespace: Namespace,
     handle: Handle,
     reports: Reports,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 /// What the two ends are like.
@@ -52,6 +52,7 @@ struct Setup {
     inner_mtu: u32,
     df: DfPolicy,
     offloads: Offloads,
+    workers: usize,
 }
 
 impl Default for Setup {
@@ -65,6 +66,7 @@ impl Default for Setup {
             inner_mtu: 1500,
             df: DfPolicy::Honour,
             offloads: Offloads::Auto,
+            workers: 1,
         }
     }
 }
@@ -193,7 +195,8 @@ fn site(setup: &Setup, namespace: Namespace, end: usize) -> Site {
         Routing::Policy => gateway::plan::SHARED_DEVICE,
         Routing::Device { name, .. } => name,
     };
-    let tun = namespace.run(|| Tun::open(&TunOptions::new(name)).unwrap()).unwrap();
+    let options = TunOptions { multi_queue: setup.workers > 1, ..TunOptions::new(name) };
+    let tun = namespace.run(|| Tun::open(&options).unwrap()).unwrap();
     let index = tun.index();
     netlink(&namespace, |netlink| async move {
         let lo = netlink.link("lo").await.unwrap().unwrap().index;
@@ -213,12 +216,13 @@ fn site(setup: &Setup, namespace: Namespace, end: usize) -> Site {
             netlink.add_route(&Route::through(index, net(destination))).await.unwrap();
         }
     });
-    let ((handle, reports), (inlet, outlet)) = data::queues().unwrap();
-    let options = Options { listen: vec![], ports: Ports::default(), clock: Clock::start(), offloads: setup.offloads };
-    let worker = namespace.run(|| data::start(&options, inlet, outlet).unwrap()).unwrap();
+    let (clock, offloads, workers) = (Clock::start(), setup.offloads, setup.workers);
+    let options = Options { listen: vec![], ports: Ports::default(), clock, offloads, workers };
+    let data::Running { handle, reports, workers } = namespace.run(|| data::start(&options).unwrap()).unwrap();
     let policy = PolicyChange::Install(policy(setup, end));
-    handle.send([Order::Policy(policy), Order::AddDevice(tun)]);
-    Site { namespace, handle, reports, worker: Some(worker) }
+    // More queues of the device are opened where it is.
+    namespace.run(|| handle.send([Order::Policy(policy), Order::AddDevice(tun)])).unwrap();
+    Site { namespace, handle, reports, workers }
 }
 
 /// Both ends with an SA that is in use.
@@ -253,7 +257,7 @@ impl Site {
 
     fn stop(mut self) -> Vec<Report> {
         self.handle.send([Order::Stop]);
-        self.worker.take().unwrap().join().unwrap();
+        self.workers.drain(..).for_each(|worker| worker.join().unwrap());
         self.reports(Some)
     }
 }
@@ -272,6 +276,8 @@ fn a_ping_passes_in_both_families_plain_and_in_udp() {
         ("plain over IPv6", Setup { outer: v6, udp: false, ..base.clone() }),
         ("with a device of its own", Setup { routing: own, ..base.clone() }),
         ("one packet at a time", Setup { offloads: Offloads::Off, ..base.clone() }),
+        ("three workers", Setup { workers: 3, ..base.clone() }),
+        ("three workers, plain", Setup { workers: 3, udp: false, ..base.clone() }),
     ] {
         let [a, mut b] = tunnel(&setup);
         assert!(a.ping(&["-c", "5", "10.2.0.1"]), "{what}");
@@ -408,14 +414,19 @@ fn what_makes_no_sense_is_refused_and_a_device_that_goes_is_noticed() {
 #[test]
 fn a_rekey_loses_nothing() {
     let Some(_alone) = leave("a_rekey_loses_nothing") else { return };
-    let setup = Setup::default();
-    let [a, b] = tunnel(&setup);
+    for workers in [1, 3] {
+        rekey_under_pings(&Setup { workers, ..Setup::default() });
+    }
+}
+
+fn rekey_under_pings(setup: &Setup) {
+    let [a, b] = tunnel(setup);
     let flood =
         a.namespace.spawn("flood", || run("ping", &["-n", "-q", "-c", "1000", "-i", "0.001", "-W", "1", "10.2.0.1"]));
     for id in 2..10 {
         std::thread::sleep(Duration::from_millis(100));
         for (end, site) in [&a, &b].into_iter().enumerate() {
-            site.handle.send([Order::Sa(SaChange::Install(Box::new(child(&setup, end, id))))]);
+            site.handle.send([Order::Sa(SaChange::Install(Box::new(child(setup, end, id))))]);
         }
         [&a, &b].into_iter().for_each(|site| drop(site.snapshot()));
         [&a, &b].into_iter().for_each(|site| site.handle.send([Order::Sa(SaChange::Activate(SaId(id)))]));
@@ -434,7 +445,10 @@ fn pattern(from: usize, len: usize) -> Vec<u8> {
 
 /// Sends `total` bytes over TCP from A to B and checks each of them.
 fn stream(a: &Site, b: &Site, to: &str, total: usize) {
-    let at: SocketAddr = SocketAddr::new(ip(to), 7000);
+    stream_to(a, b, SocketAddr::new(ip(to), 7000), total);
+}
+
+fn stream_to(a: &Site, b: &Site, at: SocketAddr, total: usize) {
     let listener = b.namespace.run(|| TcpListener::bind(at).unwrap()).unwrap();
     let receiver = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -473,6 +487,52 @@ fn streams_arrive_byte_for_byte_with_and_without_offloads() {
             let traffic = &b.snapshot().sas[&SaId(1)];
             assert!(traffic.inbound.dropped.is_empty(), "{what}: {traffic:?}");
             assert_eq!(traffic.sequence_received, traffic.inbound.packets, "{what}");
+        }
+    }
+}
+
+/// How often the threads of this name have waited for something.
+fn waits(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let named = tasks
+        .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name));
+    let status = named.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let waits = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    status.filter_map(waits).sum()
+}
+
+#[test]
+fn several_workers_share_the_flows_of_one_sa_and_each_byte_arrives() {
+    if let Some(_alone) = leave("several_workers_share_the_flows_of_one_sa_and_each_byte_arrives") {
+        for (what, setup) in [
+            ("GCM", Setup { workers: 3, ..Setup::default() }),
+            ("CBC", Setup { workers: 3, suite: CBC, ..Setup::default() }),
+            ("plain", Setup { workers: 3, udp: false, ..Setup::default() }),
+        ] {
+            let [a, b] = tunnel(&setup);
+            std::thread::scope(|scope| {
+                for flow in 0..12 {
+                    let (a, b, at) = (&a, &b, SocketAddr::new(ip("10.2.0.1"), 7000 + flow));
+                    scope.spawn(move || stream_to(a, b, at, 2_000_000));
+                }
+            });
+            let both = || [&a, &b].map(|site| site.snapshot().sas[&SaId(1)].clone());
+            // The last acknowledgements are on their way for a while.
+            let settled = (0..100).map(|_| both()).find(|[out, back]| {
+                std::thread::sleep(Duration::from_millis(20));
+                back.inbound.packets == out.outbound.packets && out.inbound.packets == back.outbound.packets
+            });
+            let [out, back] = settled.unwrap_or_else(|| panic!("{what}: packets are missing: {:?}", both()));
+            assert!(back.inbound.dropped.is_empty() && out.inbound.dropped.is_empty(), "{what}: {back:?}");
+            assert_eq!(out.sequence_sent, out.outbound.packets, "{what}");
+            assert!(back.inbound.bytes > 24_000_000, "{what}");
+            for name in ["simplon-data", "simplon-data1", "simplon-data2"] {
+                assert!(waits(name) > 20, "{what}: {name} had little to do");
+            }
+            assert_eq!(a.stop().iter().filter(|report| **report == Report::Ended(None)).count(), 3);
         }
     }
 }

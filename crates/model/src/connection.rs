@@ -1,6 +1,7 @@
 //! Connections, their two sides and their children.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use base::Secret;
@@ -55,6 +56,8 @@ pub struct GatewayOptions {
     pub nat_keepalive: Duration,
     /// Whether sysctls that forwarding needs are set rather than only reported.
     pub manage_sysctl: bool,
+    /// Threads that pass packets, 1 to 64; `None` follows the number of processors.
+    pub workers: Option<NonZeroU8>,
     /// Where metrics are served over HTTP; `None` is nowhere.
     pub metrics: Option<SocketAddr>,
     /// How the log is written, where the command line does not say it.
@@ -76,6 +79,7 @@ impl Default for GatewayOptions {
             route_table: None,
             nat_keepalive: Duration::from_secs(20),
             manage_sysctl: false,
+            workers: None,
             metrics: None,
             log_format: LogFormat::Text,
             log_directory: None,

@@ -328,6 +328,12 @@ impl DatagramSocket {
         self.local
     }
 
+    /// Lets sockets of this user that ask for it too ([`SocketOptions::reuse_port`]) bind the same port from now on. That
+    /// it was bound without shows that nobody else had the port.
+    pub fn share_port(&self) -> io::Result<()> {
+        self.socket.set_reuse_port(true).tried(|| "share the port (SO_REUSEPORT)".into())
+    }
+
     /// Changes what happens to datagrams that exceed an MTU.
     pub fn set_fragmentation(&self, fragmentation: Fragmentation) -> io::Result<()> {
         let (v4, v6) = match fragmentation {

@@ -173,11 +173,15 @@ impl Tun {
     /// Another queue of the same device. The calling thread must be in the device's network namespace.
     ///
     /// # Errors
-    /// `InvalidInput` when the device was not opened with `multi_queue`.
+    /// `InvalidInput` when the device was not opened with `multi_queue`, `NotFound` when it is not in this namespace.
     pub fn add_queue(&self) -> io::Result<Self> {
         let tried = || format!("open another queue of the TUN device {}", self.name);
         if !self.multi_queue {
             return Err(io::Error::from(io::ErrorKind::InvalidInput)).tried(tried);
+        }
+        // In another namespace a device would be made of that name.
+        if nix::net::if_::if_nametoindex(self.name.as_str()).map_err(io::Error::from).tried(tried)? != self.index {
+            return Err(io::Error::from(io::ErrorKind::NotFound)).tried(tried);
         }
         let (file, name) = attach(&self.name, true).tried(tried)?;
         Ok(Self { file, name, index: self.index, multi_queue: true })

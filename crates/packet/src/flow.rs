@@ -59,6 +59,33 @@ impl FlowKey {
     }
 }
 
+/// A number that is the same for all packets of one flow, to share flows out by. Only the headers need to be there, and
+/// fragments of one packet go together. What is no IP packet has 0.
+pub fn spread(packet: &[u8]) -> u32 {
+    let ports_at = match packet {
+        [first, _, _, _, _, _, fragment @ .., _] if first >> 4 == 4 && packet.len() >= 20 => {
+            // RFC 791 §3.1: whatever is more than "don't fragment" makes it a fragment.
+            let is_whole = fragment[0] & !0x40 == 0 && fragment[1] == 0;
+            (is_whole && has_ports(packet[9])).then_some(usize::from(first & 0x0f) * 4)
+        }
+        [first, ..] if first >> 4 == 6 && packet.len() >= 40 => has_ports(packet[6]).then_some(40),
+        _ => return 0,
+    };
+    let addresses = if packet[0] >> 4 == 4 { &packet[12..20] } else { &packet[8..40] };
+    let ports = ports_at.and_then(|at| packet.get(at..at + 4)).unwrap_or_default();
+    let words = addresses.chunks_exact(4).chain(ports.chunks_exact(4));
+    let mixed = words.fold(0_u32, |mixed, word| {
+        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        // Fibonacci hashing: an odd multiplier carries every bit upwards, the turn brings it down again.
+        (mixed ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15)
+    });
+    mixed ^ mixed >> 16
+}
+
+const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::UDP)
+}
+
 impl Ports {
     fn of(protocol: u8, upper: Option<&[u8]>) -> Self {
         match protocol {
@@ -86,6 +113,30 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+
+    #[test]
+    fn packets_of_a_flow_go_together_and_flows_apart() {
+        let packet = |port: u16, len: usize| {
+            let to = "10.0.0.2:80".parse().unwrap();
+            build::udp((std::net::Ipv4Addr::new(10, 0, 0, 1), port).into(), to, &vec![7; len]).unwrap()
+        };
+        assert_eq!(spread(&packet(5, 10)), spread(&packet(5, 900)));
+        assert_eq!(spread(&packet(5, 10)[..28]), spread(&packet(5, 10)), "headers suffice");
+        // Of a thousand flows each of four gets its share.
+        let mut shares = [0; 4];
+        (1..=1000).for_each(|port| shares[spread(&packet(port, 10)) as usize % 4] += 1);
+        assert!(shares.iter().all(|share| (150..350).contains(share)), "{shares:?}");
+        let six = |port: u16| {
+            let (from, to) = (format!("[fd00::1]:{port}"), "[fd00::2]:80".parse().unwrap());
+            spread(&build::udp(from.parse().unwrap(), to, b"x").unwrap())
+        };
+        assert_ne!(six(1), six(2));
+        // Fragments have no ports, but for the first; they go where it goes.
+        let (mut first, mut second) = (packet(5, 10), packet(9, 10));
+        (first[6], second[7]) = (0x20, 3);
+        assert_eq!(spread(&first), spread(&second));
+        assert_eq!([spread(b""), spread(b"E"), spread(&[0x60; 39])], [0; 3]);
+    }
     use crate::{Tos, build};
 
     #[test]

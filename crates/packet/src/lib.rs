@@ -25,7 +25,7 @@ mod tos;
 mod udp;
 
 pub use base::error::Malformed;
-pub use flow::{FlowKey, Ports};
+pub use flow::{FlowKey, Ports, spread};
 pub use ip::{Ip, set_tos};
 pub use ipv4::Ipv4;
 pub use ipv6::{Ipv6, Upper};

@@ -13,6 +13,7 @@
 //! route-table = 220                       # without it, the main table
 //! nat-keepalive = "20s"                   # "0s" is off
 //! manage-sysctl = false                   # set the sysctls that forwarding needs, or only report them
+//! workers = 4                             # threads that pass packets; without it, as the processors are
 //! metrics = "127.0.0.1:9830"              # serve Prometheus here; without it, nowhere
 //! log-format = "text"                     # or "json"
 //! log-directory = "/var/log/simplon"      # a log of each connection; without it, none

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::ops::Range;
 
 use base::Secret;
@@ -30,6 +31,7 @@ const GATEWAY: &[&str] = &[
     "route-table",
     "nat-keepalive",
     "manage-sysctl",
+    "workers",
     "metrics",
     "log-format",
     "log-directory",
@@ -204,6 +206,7 @@ fn gateway(table: Table<'_>) -> GatewayOptions {
     table.set("route-table", &mut options.route_table, |value| value.number(0..u32::MAX.into()).map(Some));
     table.set("nat-keepalive", &mut options.nat_keepalive, Value::duration);
     table.set("manage-sysctl", &mut options.manage_sysctl, Value::flag);
+    table.set("workers", &mut options.workers, |value| value.number(1..64).map(NonZeroU8::new));
     table.set("metrics", &mut options.metrics, |value| value.parsed(parse_listener).map(Some));
     table.set("log-format", &mut options.log_format, |value| value.choice(&LOG_FORMATS));
     table.set("log-directory", &mut options.log_directory, |value| value.parsed(parse_directory).map(Some));

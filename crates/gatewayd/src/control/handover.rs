@@ -13,8 +13,8 @@ use tracing::info;
 use super::Control;
 use crate::Error;
 use crate::admin::{Client, Request, Server};
-use crate::data::{self, Handle, Order, Report, Reports};
-use crate::handover::{Giver, Last, Open, Refused, Taker, Word};
+use crate::data::{self, Order, Report, Reports};
+use crate::handover::{Giver, Last, Refused, Taker, Word};
 use crate::sockets::Sockets;
 use crate::world::World;
 
@@ -26,11 +26,9 @@ use crate::world::World;
 pub(super) async fn take_over(
     client: Client,
     gateway: &mut Gateway,
-    (handle, reports): (&Handle, &mut Reports),
     options: &data::Options,
-    (inlet, outlet): (data::Inlet, data::Outlet),
-) -> Result<(JoinHandle<()>, Vec<Word>), String> {
-    let (mut taker, state, Open { sockets, devices }) = Taker::begin(client).map_err(|why| why.to_string())?;
+) -> Result<(data::Running, Vec<Word>), String> {
+    let (mut taker, state, shares) = Taker::begin(client).map_err(|why| why.to_string())?;
     let prepare = async {
         if !state.gateway.has_sockets_of(gateway.options()) {
             return Err(
@@ -38,9 +36,8 @@ pub(super) async fn take_over(
             );
         }
         gateway.import(state.gateway, options.clock.now()).map_err(|why| why.to_string())?;
-        let worker = data::take_over(options, sockets, inlet, outlet).map_err(|e| e.to_string())?;
-        let devices = data::devices(devices).map_err(|e| e.to_string())?;
-        handle.send(devices.into_iter().map(Order::AddDevice));
+        let mut running = data::take_over(options, shares).map_err(|e| e.to_string())?;
+        let data::Running { handle, reports, .. } = &mut running;
         let now = options.clock.now();
         handle.send(state.sas.into_iter().map(|sa| Order::Sa(SaChange::Install(Box::new(sa.into_child(now))))));
         handle.ping().await.map_err(|_| "the data path does not start".to_owned())?;
@@ -51,14 +48,14 @@ pub(super) async fn take_over(
                 Report::Ike { .. } | Report::Esp(_) | Report::Alive(_) | Report::PathMtu { .. } | Report::Ended(_) => {}
             }
         }
-        Ok(worker)
+        Ok(running)
     };
-    let worker = prepare.await.inspect_err(|why| taker.fail(why))?;
+    let running = prepare.await.inspect_err(|why| taker.fail(why))?;
     let last = taker.prepared().map_err(|why| why.to_string())?;
-    handle.restore(last.data).await.inspect_err(|why| taker.fail(why))?;
+    running.handle.restore(last.data).await.inspect_err(|why| taker.fail(why))?;
     taker.ready().map_err(|why| why.to_string())?;
-    handle.send([Order::Resume]);
-    Ok((worker, last.heard))
+    running.handle.send([Order::Resume]);
+    Ok((running, last.heard))
 }
 
 /// Listens where another process has just stopped to.
@@ -112,14 +109,9 @@ impl Control {
     }
 
     /// Ends without a word: another process is the gateway.
-    pub(super) async fn depart(self, world: &mut World, mut reports: Reports, worker: JoinHandle<()>) {
+    pub(super) async fn depart(self, world: &mut World, mut reports: Reports, workers: Vec<JoinHandle<()>>) {
         world.leave().await;
-        self.handle.send([Order::Stop]);
-        let ended = async { while !matches!(reports.recv().await, Some(Report::Ended(_)) | None) {} };
-        if tokio::time::timeout(Duration::from_millis(500), ended).await.is_ok() {
-            // It has said its last word, so this does not wait.
-            let _ = worker.join();
-        }
+        self.end_data_path(&mut reports, workers, Duration::from_millis(500)).await;
         info!("gateway is handed over");
     }
 }

@@ -1,6 +1,7 @@
 //! The TUN devices of a worker.
 
 use std::io;
+use std::sync::Arc;
 
 use esp::{DataPath, DeviceId, Via};
 use gateway::plan::SHARED_DEVICE;
@@ -21,10 +22,48 @@ pub(super) struct Devices {
     pub(super) joins_udp: bool,
 }
 
+/// The queues of a device, as one worker has them.
+///
+/// The kernel sends a flow's packets to the queue by which its answers came last. So packets that arrive for the host are
+/// written to a queue by their flow, whichever worker opened them: what then leaves is shared out among all workers, also
+/// where a single peer's datagrams, which are one flow to the kernel, all come to one of them.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    all: Arc<[Tun]>,
+    /// The one that this worker reads.
+    own: usize,
+}
+
+impl From<Tun> for Queues {
+    fn from(tun: Tun) -> Self {
+        Self::new([tun].into(), 0)
+    }
+}
+
+impl Queues {
+    /// All queues of a device, in the same order for each worker, and which of them is its own: less than their number.
+    pub(super) const fn new(all: Arc<[Tun]>, own: usize) -> Self {
+        Self { all, own }
+    }
+
+    /// The one to read.
+    pub(super) fn own(&self) -> &Tun {
+        &self.all[self.own]
+    }
+
+    /// The one to write a packet to that begins so.
+    fn for_flow(&self, header: &[u8]) -> &Tun {
+        match &*self.all {
+            [only] => only,
+            several => &several[packet::spread(header) as usize % several.len()],
+        }
+    }
+}
+
 /// A device.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) tun: Tun,
+    pub(super) queues: Queues,
     pub(super) via: Via,
     /// Packets that the kernel did not take.
     pub(super) refused: u64,
@@ -37,17 +76,17 @@ impl Devices {
     }
 
     /// Puts a device in its slot, and has the kernel hand out super-packets where that is wanted.
-    pub(super) fn insert(&mut self, path: &mut DataPath, tun: Tun, offloads: Offloads) -> io::Result<usize> {
+    pub(super) fn insert(&mut self, path: &mut DataPath, queues: Queues, offloads: Offloads) -> io::Result<usize> {
         let wanted = match offloads {
             Offloads::Auto => tun::Offloads::TcpAndUdp,
             Offloads::Off => tun::Offloads::Nothing,
         };
-        self.joins_udp = tun.set_offloads(wanted)? == tun::Offloads::TcpAndUdp;
-        let slot = Self::slot(path, tun.name());
+        self.joins_udp = queues.own().set_offloads(wanted)? == tun::Offloads::TcpAndUdp;
+        let slot = Self::slot(path, queues.own().name());
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
-        self.slots[slot] = Some(Device { tun, via: via_of(slot), refused: 0 });
+        self.slots[slot] = Some(Device { queues, via: via_of(slot), refused: 0 });
         Ok(slot)
     }
 
@@ -112,7 +151,7 @@ pub(super) enum Read {
 impl Device {
     /// Hands a packet to the kernel. A device that is gone is noticed when it is read.
     pub(super) fn write(&mut self, packet: &[u8]) {
-        self.refused += u64::from(self.tun.send(packet).is_err());
+        self.refused += u64::from(self.queues.for_flow(packet).send(packet).is_err());
     }
 
     fn write_super(&mut self, offload: Offload, header: &[u8], payloads: &[&[u8]]) {
@@ -122,7 +161,7 @@ impl Device {
         for (part, payload) in parts[1..].iter_mut().zip(payloads) {
             *part = payload;
         }
-        self.refused += u64::from(self.tun.send_super(offload, &parts[..count]).is_err());
+        self.refused += u64::from(self.queues.for_flow(header).send_super(offload, &parts[..count]).is_err());
     }
 
     /// Reads a packet. Its checksum is complete, unless it is a super-packet.
@@ -130,7 +169,7 @@ impl Device {
     /// # Errors
     /// The device is gone.
     pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<Read> {
-        let (offload, len) = match self.tun.recv_super(bytes) {
+        let (offload, len) = match self.queues.own().recv_super(bytes) {
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock || tun::is_passing(&e) => return Ok(Read::Nothing),
             Err(e) => return Err(e),

@@ -10,18 +10,19 @@ use esp::DataPath;
 use esp::export::{ExportedSa, Standing};
 use gateway::status::Carried;
 use os::tun::Tun;
+use sa::SaId;
 use serde::{Deserialize, Serialize};
 
-use super::device::Devices;
+use super::device::{Devices, Queues};
 use super::socket::Sockets;
 use super::sums::Sums;
 
 pub use super::socket::Kind;
 
-/// What may be handed over while packets pass.
+/// What may be handed over while packets pass, of one worker.
 #[derive(Debug)]
 pub struct Offer {
-    /// What the SAs are made of.
+    /// What the SAs are made of; the leader says it.
     pub sas: Vec<ExportedSa>,
     /// The sockets.
     pub sockets: Vec<(Kind, OwnedFd)>,
@@ -39,12 +40,34 @@ pub struct Paused {
     pub(super) forgotten: Carried,
 }
 
-pub(super) fn offer(path: &DataPath, sockets: &Sockets, devices: &Devices, now: Instant) -> io::Result<Offer> {
-    let sockets = sockets.iter().map(|(_, socket)| Ok((socket.kind, socket.socket.share()?)));
+impl Paused {
+    /// Adds what another worker counted.
+    pub(super) fn add(&mut self, more: Self) {
+        self.standing.add(&more.standing);
+        for (name, carried) in &more.carried {
+            self.carried.entry(name.clone()).or_default().merge(carried);
+        }
+        self.forgotten.merge(&more.forgotten);
+    }
+
+    /// SAs that packets take or took, in the order of their activation.
+    pub(super) fn activated(&self) -> &[SaId] {
+        self.standing.activated()
+    }
+}
+
+pub(super) fn offer(
+    path: &DataPath,
+    sockets: &Sockets,
+    devices: &Devices,
+    is_leader: bool,
+    now: Instant,
+) -> io::Result<Offer> {
+    let sockets = sockets.served().map(|(_, socket)| Ok((socket.kind, socket.socket.share()?)));
     Ok(Offer {
-        sas: path.export(now),
+        sas: if is_leader { path.export(now) } else { Vec::new() },
         sockets: sockets.collect::<io::Result<_>>()?,
-        devices: devices.iter().map(|device| device.tun.share()).collect::<io::Result<_>>()?,
+        devices: devices.iter().map(|device| device.queues.own().share()).collect::<io::Result<_>>()?,
     })
 }
 
@@ -60,10 +83,20 @@ pub(super) fn restore(path: &mut DataPath, sums: &mut Sums, paused: Paused, now:
     Ok(())
 }
 
-/// TUN devices that were handed over.
-///
-/// # Errors
-/// As [`Tun::adopt`].
-pub fn devices(files: Vec<OwnedFd>) -> io::Result<Vec<Tun>> {
-    files.into_iter().map(Tun::adopt).collect()
+/// Devices whose queues were handed over, for each worker by its number those that it had.
+pub(super) fn devices(files: Vec<Vec<OwnedFd>>) -> io::Result<Vec<(usize, Queues)>> {
+    let mut by_name: BTreeMap<String, (Vec<usize>, Vec<Tun>)> = BTreeMap::new();
+    for (worker, files) in files.into_iter().enumerate() {
+        for file in files {
+            let tun = Tun::adopt(file)?;
+            let (workers, queues) = by_name.entry(tun.name().to_owned()).or_default();
+            workers.push(worker);
+            queues.push(tun);
+        }
+    }
+    let of_device = |(workers, queues): (Vec<usize>, Vec<Tun>)| {
+        let all: Arc<[Tun]> = queues.into();
+        workers.into_iter().enumerate().map(move |(own, worker)| (worker, Queues::new(all.clone(), own)))
+    };
+    Ok(by_name.into_values().flat_map(of_device).collect())
 }

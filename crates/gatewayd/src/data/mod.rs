@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!            Handle ── Order ──> Inlet ──┐
-//!  control                               │ worker: one thread, one poller, all sockets and devices
+//!  control                               │ worker: one thread, one poller, sockets and devices
 //!            Reports <── Report ── Outlet┘
 //! ```
 //!
-//! The data path is one thread (`worker`) that owns the UDP sockets of IKE and NAT traversal, the raw ESP sockets
-//! and the TUN devices. It serves both directions to completion and never waits for the control side.
+//! A worker is a thread that owns UDP sockets of IKE and NAT traversal, raw ESP sockets and TUN devices, and serves both
+//! directions to completion; it never waits for the control side. On few cores there is one; `crew` says how several share
+//! the work.
 //!
 //! **Order is kept by there being one queue down.** An [`Order::Transmit`] that follows an [`Order::Sa`] leaves after
 //! the SA is in effect: nobody waits for an acknowledgement. The worker takes orders between batches of packets, and
@@ -18,6 +19,7 @@
 
 mod alive;
 mod batch;
+mod crew;
 mod device;
 mod handover;
 mod pace;
@@ -34,17 +36,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::Instant;
+use esp::Joint;
 use gateway::PolicyChange;
 use gateway::status::{Carried, DataPathCounters, Traffic};
 use model::Ports;
 use os::clock::Clock;
 use os::poll::Waker;
 use os::tun::Tun;
-use sa::{SaChange, SaId};
+use sa::{ChildSa, SaChange, SaId};
 use tokio::sync::{mpsc, oneshot};
 
-pub use handover::{Kind, Offer, Paused, devices};
-pub use worker::{start, take_over};
+use crew::{Way, share_out};
+
+pub use crew::{MAX_WORKERS, Sign, workers_for};
+pub use device::Queues;
+pub use handover::{Kind, Offer, Paused};
+pub use worker::{Running, Share, start, take_over};
 
 /// IKE datagrams that wait for the control side at most.
 pub const DATAGRAMS: usize = 4_096;
@@ -60,6 +67,8 @@ pub struct Options {
     pub clock: Clock,
     /// Whether the kernel's offloads are used where it has them.
     pub offloads: Offloads,
+    /// Threads that pass packets, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
 }
 
 /// Whether super-packets pass between the kernel and the data path.
@@ -77,6 +86,8 @@ pub enum Offloads {
 pub enum Order {
     /// Change the SAs.
     Sa(SaChange),
+    /// Install an SA that all workers have in service.
+    Join(Box<ChildSa>, Joint),
     /// The MTU of the outer path of an SA, in bytes.
     OuterMtu {
         /// The SA.
@@ -89,6 +100,8 @@ pub enum Order {
     /// Serve this TUN device from now on. Its name says which it is: `gateway::plan::SHARED_DEVICE` is that of all
     /// policy-based children (`esp::Via::Policy`), any other that of the route-based child that names it.
     AddDevice(Tun),
+    /// The same, with the queues that several workers have.
+    AddQueues(Queues),
     /// Serve it no more, and close it.
     RemoveDevice(Arc<str>),
     /// Send this IKE datagram, exactly, from the socket of its local port and family. An address of the local side
@@ -96,8 +109,8 @@ pub enum Order {
     Transmit(ike::Transmit),
     /// Say what was counted.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Say that orders are carried out.
-    Ping(oneshot::Sender<()>),
+    /// Say, by dropping it, that orders are carried out.
+    Ping(Arc<Sign>),
     /// These connections are configured: forget what others carried, as far as they have no SA.
     Keep(BTreeSet<Arc<str>>),
     /// Say what another process needs to pass packets in place of this one. Packets pass on.
@@ -162,8 +175,8 @@ pub struct Snapshot {
 /// The control side's end of the way down.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    orders: std::sync::mpsc::Sender<Order>,
-    waker: Arc<Waker>,
+    /// The leader's first.
+    ways: Arc<[Way]>,
 }
 
 /// The control side's end of the way up.
@@ -190,69 +203,109 @@ pub struct Outlet {
     dropped: Arc<AtomicU64>,
 }
 
-/// The queues between the control side and one worker.
+/// What a worker has of its queues.
+pub type WorkersEnd = (Inlet, Outlet);
+
+/// The queues between the control side and so many workers.
 ///
 /// # Errors
-/// When the kernel has no more file descriptors for the waker.
-pub fn queues() -> io::Result<((Handle, Reports), (Inlet, Outlet))> {
-    let waker = Arc::new(Waker::new()?);
-    let (orders_in, orders_out) = std::sync::mpsc::channel();
+/// When the kernel has no more file descriptors for the wakers.
+pub fn queues(workers: usize) -> io::Result<((Handle, Reports), Vec<WorkersEnd>)> {
     let (datagrams_in, datagrams_out) = mpsc::channel(DATAGRAMS);
     let (events_in, events_out) = mpsc::unbounded_channel();
     let dropped = Arc::new(AtomicU64::new(0));
-    let control = (
-        Handle { orders: orders_in, waker: waker.clone() },
-        Reports { datagrams: datagrams_out, events: events_out, dropped: dropped.clone() },
-    );
-    let worker = (Inlet { orders: orders_out, waker }, Outlet { datagrams: datagrams_in, events: events_in, dropped });
-    Ok((control, worker))
+    let outlet = Outlet { datagrams: datagrams_in, events: events_in, dropped: dropped.clone() };
+    let mut ways = Vec::new();
+    let mut ends = Vec::new();
+    for _ in 0..workers.clamp(1, MAX_WORKERS) {
+        let waker = Arc::new(Waker::new()?);
+        let (orders_in, orders_out) = std::sync::mpsc::channel();
+        ways.push(Way { orders: orders_in, waker: waker.clone() });
+        ends.push((Inlet { orders: orders_out, waker }, outlet.clone()));
+    }
+    let control = (Handle { ways: ways.into() }, Reports { datagrams: datagrams_out, events: events_out, dropped });
+    Ok((control, ends))
 }
 
 impl Handle {
     /// Gives orders, all of which are carried out before those that are given later. A worker that has ended takes
     /// none: [`Report::Ended`] says so.
     pub fn send(&self, orders: impl IntoIterator<Item = Order>) {
+        let Some((leader, followers)) = self.ways.split_first() else { return };
         let mut any = false;
         for order in orders {
-            any |= self.orders.send(order).is_ok();
+            let order = if followers.is_empty() { order } else { share_out(order, followers) };
+            any |= leader.push(order);
         }
         if any {
-            self.waker.wake();
+            followers.iter().chain([leader]).for_each(|way| way.waker.wake());
         }
     }
 
-    /// What was counted up to now; nothing when the worker has ended.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (answer, asked) = oneshot::channel();
-        self.send([Order::Snapshot(answer)]);
-        asked.await.ok()
+    /// Gives one order to the worker of this number alone.
+    pub(crate) fn send_to(&self, worker: usize, order: Order) {
+        if let Some(way) = self.ways.get(worker)
+            && way.push(order)
+        {
+            way.waker.wake();
+        }
     }
 
-    /// What another process needs to take over; nothing when the worker has ended.
-    pub async fn offer(&self) -> Option<io::Result<Offer>> {
-        let (answer, asked) = oneshot::channel();
-        self.send([Order::Offer(answer)]);
-        asked.await.ok()
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// The answers of all workers to a question, the leader's first; nothing when one has ended. Followers answer before
+    /// the leader is asked.
+    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Order) -> Option<Vec<T>> {
+        let mut answers = VecDeque::new();
+        for worker in (0..self.workers()).rev() {
+            let (answer, asked) = oneshot::channel();
+            self.send_to(worker, question(answer));
+            answers.push_front(asked.await.ok()?);
+        }
+        Some(answers.into())
+    }
+
+    /// What was counted up to now; nothing when a worker has ended.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        crew::add_up(self.ask(Order::Snapshot).await?)
+    }
+
+    /// What another process needs to take over, from each worker; nothing when one has ended.
+    pub async fn offer(&self) -> Option<io::Result<Vec<Offer>>> {
+        Some(self.ask(Order::Offer).await?.into_iter().collect())
     }
 
     /// Has no more packets passed; how far everything is then.
     pub async fn pause(&self) -> Option<Paused> {
-        let (answer, asked) = oneshot::channel();
-        self.send([Order::Pause(answer)]);
-        asked.await.ok()
+        // The leader says how far the SAs are once nobody else uses them.
+        let mut all = self.ask(Order::Pause).await?.into_iter();
+        let mut paused = all.next()?;
+        all.for_each(|more| paused.add(more));
+        Some(paused)
     }
 
-    /// Lets the worker, which is paused, go on where another was; why it cannot, when it cannot.
+    /// Lets the workers, which are paused, go on where others were; why they cannot, when they cannot.
     pub async fn restore(&self, paused: Paused) -> Result<(), String> {
         let (answer, asked) = oneshot::channel();
-        self.send([Order::Restore(Box::new(paused), answer)]);
-        asked.await.unwrap_or_else(|_| Err("the data path has ended".to_owned()))
+        let activated = paused.activated().to_vec();
+        self.send_to(0, Order::Restore(Box::new(paused), answer));
+        asked.await.unwrap_or_else(|_| Err("the data path has ended".to_owned()))?;
+        // What is common is restored with that. Which SAs packets take, each worker is told.
+        for worker in 1..self.workers() {
+            for id in &activated {
+                self.send_to(worker, Order::Sa(SaChange::Activate(*id)));
+            }
+        }
+        Ok(())
     }
 
-    /// Asks the worker for a sign of life, which comes once all orders before this one are carried out.
+    /// Asks the workers for a sign of life, which comes once all orders before this one are carried out.
     pub fn ping(&self) -> oneshot::Receiver<()> {
-        let (answer, asked) = oneshot::channel();
-        self.send([Order::Ping(answer)]);
+        let (sign, asked) = Sign::new();
+        self.send([Order::Ping(sign)]);
         asked
     }
 }
@@ -287,6 +340,11 @@ impl Inlet {
         self.orders.try_iter().collect()
     }
 
+    /// The next order that waits. The waker stays as it is.
+    fn next(&self) -> Option<Order> {
+        self.orders.try_recv().ok()
+    }
+
     /// The orders that are waiting, or the next one.
     fn wait(&self) -> VecDeque<Order> {
         let first = self.orders.recv().unwrap_or(Order::Stop);
@@ -317,7 +375,8 @@ mod tests {
 
     #[tokio::test]
     async fn orders_come_in_order_and_events_before_datagrams() {
-        let ((handle, mut reports), (inlet, outlet)) = queues().unwrap();
+        let ((handle, mut reports), mut ends) = queues(1).unwrap();
+        let (inlet, outlet) = ends.remove(0);
         handle.send([Order::RemoveDevice("a".into()), Order::Stop]);
         let orders = inlet.take();
         assert!(matches!(orders.iter().collect::<Vec<_>>()[..], [Order::RemoveDevice(_), Order::Stop]));
@@ -332,7 +391,8 @@ mod tests {
 
     #[test]
     fn datagrams_beyond_the_bound_are_dropped_and_counted() {
-        let ((_, mut reports), (_, outlet)) = queues().unwrap();
+        let ((_, mut reports), mut ends) = queues(1).unwrap();
+        let (_, outlet) = ends.remove(0);
         let address = "127.0.0.1:500".parse().unwrap();
         (0..DATAGRAMS + 3).for_each(|_| outlet.datagram(address, address, b"x", Instant::ZERO));
         assert_eq!(reports.dropped(), 3);

@@ -34,6 +34,14 @@ pub(super) struct Socket {
     pub(super) socket: DatagramSocket,
     /// Whether the kernel cuts up runs.
     segments: bool,
+    /// Whether what arrives is received here; else it is another worker's, and packets only leave by it.
+    is_served: bool,
+}
+
+impl Socket {
+    const fn served(kind: Kind, socket: DatagramSocket) -> Self {
+        Self { kind, socket, segments: false, is_served: true }
+    }
 }
 
 /// All sockets. A place in the list is a socket's number.
@@ -73,7 +81,7 @@ impl Sockets {
             }
             all.extend(open_udp(*local, options)?);
             match raw::bind_esp(*local, &options_for(Kind::Esp)) {
-                Ok(socket) => all.push(Socket { kind: Kind::Esp, socket, segments: false }),
+                Ok(socket) => all.push(Socket::served(Kind::Esp, socket)),
                 Err(e) => notes.push(format!("ESP passes only inside UDP: {e}")),
             }
         }
@@ -87,17 +95,45 @@ impl Sockets {
 
     /// Sockets that another process has opened, in its order; also what can be done without and is missing.
     pub(super) fn adopt(sockets: Vec<(Kind, OwnedFd)>, offloads: Offloads) -> io::Result<(Self, Vec<String>)> {
-        let adopt = |(kind, socket)| -> io::Result<Socket> {
-            Ok(Socket { kind, socket: DatagramSocket::adopt(socket)?, segments: false })
-        };
+        let adopt = |(kind, socket)| -> io::Result<Socket> { Ok(Socket::served(kind, DatagramSocket::adopt(socket)?)) };
         let mut all = sockets.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
         let notes = use_offloads(&mut all, offloads);
         Ok((Self::of(all), notes))
     }
 
-    /// The sockets, by number.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Socket)> {
-        self.all.iter().enumerate()
+    /// Sockets for another worker beside this one: at the same NAT traversal ports, where the kernel spreads flows over
+    /// them. Packets without UDP leave by the same sockets.
+    pub(super) fn beside(&self, offloads: Offloads) -> io::Result<Self> {
+        let mut own = Vec::new();
+        for Socket { socket, .. } in self.all.iter().filter(|s| s.kind == Kind::Natt) {
+            // The first was bound without leave to share the port, so no other process has it.
+            socket.share_port()?;
+            let options = SocketOptions { reuse_port: true, ..options_for(Kind::Natt) };
+            own.push(Socket::served(Kind::Natt, udp::bind(socket.local_addr(), &options)?));
+        }
+        self.with_plain(own, offloads)
+    }
+
+    /// The same with sockets that another process has opened.
+    pub(super) fn adopt_beside(&self, sockets: Vec<(Kind, OwnedFd)>, offloads: Offloads) -> io::Result<Self> {
+        let (own, _) = Self::adopt(sockets, offloads)?;
+        self.with_plain(own.all, offloads)
+    }
+
+    /// Adds the sockets of this worker for packets without UDP, to send by.
+    fn with_plain(&self, mut all: Vec<Socket>, offloads: Offloads) -> io::Result<Self> {
+        for Socket { kind, socket, .. } in self.all.iter().filter(|s| s.kind == Kind::Esp) {
+            let socket = DatagramSocket::adopt(socket.share()?)?;
+            all.push(Socket { is_served: false, ..Socket::served(*kind, socket) });
+        }
+        // What is missing the first worker has said.
+        use_offloads(&mut all, offloads);
+        Ok(Self::of(all))
+    }
+
+    /// The sockets that are received from, by number.
+    pub(super) fn served(&self) -> impl Iterator<Item = (usize, &Socket)> {
+        self.all.iter().enumerate().filter(|(_, socket)| socket.is_served)
     }
 
     /// A socket by its number.
@@ -251,7 +287,7 @@ fn use_offloads(all: &mut [Socket], offloads: Offloads) -> Vec<String> {
 fn open_udp(local: IpAddr, options: &Options) -> io::Result<[Socket; 2]> {
     let open = |kind, port| -> io::Result<Socket> {
         let socket = udp::bind(SocketAddr::new(local, port), &options_for(kind))?;
-        Ok(Socket { kind, socket, segments: false })
+        Ok(Socket::served(kind, socket))
     };
     Ok([open(Kind::Ike, options.ports.ike)?, open(Kind::Natt, options.ports.natt)?])
 }
@@ -302,6 +338,7 @@ mod tests {
             ports: Ports { ike: 0, natt: 0 },
             clock: Clock::start(),
             offloads: Offloads::Auto,
+            workers: 1,
         };
         Sockets::open(&options).unwrap().0
     }
@@ -340,6 +377,20 @@ mod tests {
         assert!(!sockets.can_segment(number));
         assert!(sockets.take_note().unwrap().starts_with("packets are sent one by one"));
         assert_eq!(sockets.take_note(), None);
+    }
+
+    #[test]
+    fn a_worker_beside_another_shares_its_nat_traversal_port_and_nobody_else_does() {
+        let leader = sockets();
+        let other = leader.beside(Offloads::Auto).unwrap();
+        let port = |sockets: &Sockets, at: usize| sockets.all[at].socket.local_addr();
+        assert_eq!(port(&other, 0), port(&leader, 1));
+        let served: Vec<_> = other.served().map(|(_, socket)| socket.kind).collect();
+        assert_eq!(served, [Kind::Natt]);
+        let plain = |sockets: &Sockets| sockets.all.iter().filter(|socket| socket.kind == Kind::Esp).count();
+        assert_eq!(plain(&other), plain(&leader), "what leaves plain leaves by the leader's socket");
+        let stranger = udp::bind(port(&leader, 1), &options_for(Kind::Natt)).unwrap_err();
+        assert_eq!(stranger.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

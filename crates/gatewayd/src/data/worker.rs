@@ -20,25 +20,25 @@ use std::thread::JoinHandle;
 
 use base::Instant;
 use esp::wire::{Encapsulated, classify};
-use esp::{DataPath, Received};
+use esp::{DataPath, Joint, Received};
 use gateway::PolicyChange;
 use os::RecvBatch;
 use os::clock::Clock;
 use os::poll::{Events, Interest, Poller};
-use os::tun::Tun;
 use packet::Tos;
 use packet::coalesce::Coalescer;
 use sa::SaChange;
 
 use super::alive::Alive;
 use super::batch::{Batch, Outbox};
-use super::device::{Devices, Read};
+use super::device::{Device, Devices, Queues, Read};
 use super::handover;
 use super::pace::Pace;
 use super::paths::Paths;
 use super::snapshot;
 use super::socket::{Kind, Sockets};
 use super::sums::Sums;
+use super::{Handle, Reports};
 use super::{Inlet, Offloads, Options, Order, Outlet, Report};
 
 /// Datagrams received by one call.
@@ -54,37 +54,85 @@ const WAKER: u64 = 0;
 const SOCKETS: u64 = 1;
 const DEVICES: u64 = 1 << 32;
 
-/// Binds the sockets and starts the worker. Errors of binding come back here; what fails later is reported. The
-/// sockets are in the network namespace of the calling thread, and the worker's thread is too.
+/// A data path that was started.
+#[derive(Debug)]
+pub struct Running {
+    /// The way down.
+    pub handle: Handle,
+    /// The way up.
+    pub reports: Reports,
+    /// The threads, the leader's first. Each reports its end.
+    pub workers: Vec<JoinHandle<()>>,
+}
+
+/// What one worker is given of what another process had open.
+#[derive(Debug)]
+pub struct Share {
+    /// Its sockets.
+    pub sockets: Vec<(Kind, OwnedFd)>,
+    /// Its queues of devices.
+    pub devices: Vec<OwnedFd>,
+}
+
+/// Binds the sockets and starts the workers. Errors of binding come back here; what fails later is reported. The
+/// sockets are in the network namespace of the calling thread, and the threads are too.
 ///
 /// # Errors
 /// As [`os::udp::bind`]; a port in use is named.
-pub fn start(options: &Options, inlet: Inlet, outlet: Outlet) -> io::Result<JoinHandle<()>> {
-    let (sockets, notes) = Sockets::open(options)?;
-    notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
-    spawn(Worker::new(options, sockets, inlet, outlet)?)
+pub fn start(options: &Options) -> io::Result<Running> {
+    let (leader, notes) = Sockets::open(options)?;
+    let followers = (1..options.workers).map(|_| leader.beside(options.offloads)).collect::<io::Result<Vec<_>>>()?;
+    run_all(options, std::iter::once(leader).chain(followers).collect(), notes, false)
 }
 
-/// Starts a worker with sockets of another process. It is paused: it serves nothing before [`Order::Resume`].
+/// Starts as many workers as another process had, with what it had open. They are paused: they serve nothing before
+/// [`Order::Resume`].
 ///
 /// # Errors
-/// When a socket is not what it was said to be.
-pub fn take_over(
-    options: &Options,
-    sockets: Vec<(Kind, OwnedFd)>,
-    inlet: Inlet,
-    outlet: Outlet,
-) -> io::Result<JoinHandle<()>> {
-    let (sockets, notes) = Sockets::adopt(sockets, options.offloads)?;
-    notes.into_iter().for_each(|note| outlet.event(Report::Notice(note)));
-    let mut worker = Worker::new(options, sockets, inlet, outlet)?;
-    worker.is_paused = true;
-    spawn(worker)
+/// When a socket or a device is not what it was said to be.
+pub fn take_over(options: &Options, shares: Vec<Share>) -> io::Result<Running> {
+    let mut sockets: Vec<Sockets> = Vec::new();
+    let mut notes = Vec::new();
+    let mut devices = Vec::new();
+    for share in shares {
+        let own = match sockets.first() {
+            Some(leader) => leader.adopt_beside(share.sockets, options.offloads)?,
+            None => {
+                let (leader, said) = Sockets::adopt(share.sockets, options.offloads)?;
+                notes = said;
+                leader
+            }
+        };
+        sockets.push(own);
+        devices.push(share.devices);
+    }
+    let devices = handover::devices(devices)?;
+    let running = run_all(options, sockets, notes, true)?;
+    for (worker, queues) in devices {
+        running.handle.send_to(worker, Order::AddQueues(queues));
+    }
+    Ok(running)
+}
+
+fn run_all(options: &Options, sockets: Vec<Sockets>, notes: Vec<String>, is_paused: bool) -> io::Result<Running> {
+    let count = sockets.len();
+    let ((handle, reports), ends) = super::queues(count)?;
+    let mut workers = Vec::new();
+    for (number, (sockets, (inlet, outlet))) in sockets.into_iter().zip(ends).enumerate() {
+        if number == 0 {
+            notes.iter().for_each(|note| outlet.event(Report::Notice(note.clone())));
+        }
+        let mut worker = Worker::new(options, (number, count), sockets, inlet, outlet)?;
+        worker.is_paused = is_paused;
+        workers.push(spawn(worker)?);
+    }
+    Ok(Running { handle, reports, workers })
 }
 
 fn spawn(mut worker: Worker) -> io::Result<JoinHandle<()>> {
     let outlet = worker.outlet.clone();
-    std::thread::Builder::new().name("simplon-data".to_owned()).spawn(move || {
+    let name = if worker.number == 0 { "simplon-data".to_owned() } else { format!("simplon-data{}", worker.number) };
+    std::thread::Builder::new().name(name).spawn(move || {
         // The worker is not looked at again after a panic.
         let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
             Ok(Ok(())) => None,
@@ -107,6 +155,8 @@ enum Next {
 }
 
 struct Worker {
+    /// 0 is the leader.
+    number: usize,
     clock: Clock,
     poller: Poller,
     inlet: Inlet,
@@ -127,21 +177,33 @@ struct Worker {
     pace: Pace,
     /// Another process serves what is open here, or is about to.
     is_paused: bool,
+    /// Orders that were taken and not carried out yet.
+    pending: VecDeque<Order>,
 }
 
 impl Worker {
-    fn new(options: &Options, sockets: Sockets, inlet: Inlet, outlet: Outlet) -> io::Result<Self> {
+    fn new(
+        options: &Options,
+        (number, count): (usize, usize),
+        sockets: Sockets,
+        inlet: Inlet,
+        outlet: Outlet,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&*inlet.waker, WAKER, Interest::READ)?;
-        for (token, (_, socket)) in (SOCKETS..).zip(sockets.iter()) {
-            poller.add(&socket.socket, token, Interest::READ)?;
+        for (at, socket) in sockets.served() {
+            poller.add(&socket.socket, SOCKETS + at as u64, Interest::READ)?;
         }
+        let mut path = DataPath::new();
+        // There are no more than `MAX_WORKERS`.
+        path.outbounds.be_one_of(number as u16, count as u16);
         Ok(Self {
+            number,
             clock: options.clock,
             poller,
             inlet,
             outlet,
-            path: DataPath::new(),
+            path,
             sockets,
             devices: Devices::default(),
             paths: Paths::default(),
@@ -156,6 +218,7 @@ impl Worker {
             receive_errors: 0,
             pace: Pace::default(),
             is_paused: false,
+            pending: VecDeque::new(),
         })
     }
 
@@ -164,8 +227,10 @@ impl Worker {
         loop {
             while self.is_paused {
                 // Sockets and devices are not looked at: what arrives waits.
-                let orders = self.inlet.wait();
-                if let Next::End = self.obey(orders, self.clock.now())? {
+                if self.pending.is_empty() {
+                    self.pending = self.inlet.wait();
+                }
+                if let Next::End = self.obey(self.clock.now())? {
                     return Ok(());
                 }
             }
@@ -175,8 +240,8 @@ impl Worker {
             let now = self.clock.now();
             for ready in events.iter() {
                 if ready.token == WAKER {
-                    let orders = self.inlet.take();
-                    if let Next::End = self.obey(orders, now)? {
+                    self.pending.extend(self.inlet.take());
+                    if let Next::End = self.obey(now)? {
                         return Ok(());
                     }
                     if self.is_paused {
@@ -198,37 +263,23 @@ impl Worker {
     }
 
     /// Carries out the orders that are waiting.
-    fn obey(&mut self, orders: VecDeque<Order>, now: Instant) -> io::Result<Next> {
-        for order in orders {
+    fn obey(&mut self, now: Instant) -> io::Result<Next> {
+        while let Some(order) = self.pending.pop_front() {
+            let Some(order) = self.change(order, now) else { continue };
             match order {
-                Order::Sa(change) => self.change_sa(&change, now),
-                Order::OuterMtu { id, mtu } => {
-                    let result = self.path.set_outer_mtu(id, mtu.into());
-                    self.note(result, || format!("set the outer MTU of SA {} to {mtu}", id.0));
-                }
-                Order::Policy(PolicyChange::Install(policy)) => {
-                    let label = policy.label.clone();
-                    let result = self.path.set_policy(policy);
-                    self.note(result, || format!("install the policy {label}"));
-                }
-                Order::Policy(PolicyChange::Remove(label)) => self.path.remove_policy(&label),
-                Order::AddDevice(tun) => {
-                    let name = tun.name().to_owned();
-                    let result = self.add_device(tun);
-                    self.note(result, || format!("serve the device {name}"));
-                }
+                Order::AddDevice(tun) => self.add_device(tun.into()),
+                Order::AddQueues(queues) => self.add_device(queues),
                 Order::RemoveDevice(name) => {
                     let slot = Devices::slot(&mut self.path, &name);
-                    // Closing it takes it out of the poller.
-                    drop(self.devices.remove(slot));
+                    drop(self.remove_device(slot));
                 }
                 Order::Transmit(transmit) => self.sockets.send_ike(&transmit)?,
                 // Whoever asked may have gone.
                 Order::Snapshot(answer) => drop(answer.send(self.snapshot(now))),
-                Order::Ping(answer) => drop(answer.send(())),
+                Order::Ping(sign) => drop(sign),
                 Order::Keep(names) => self.sums.keep(&names),
                 Order::Offer(answer) => {
-                    drop(answer.send(handover::offer(&self.path, &self.sockets, &self.devices, now)));
+                    drop(answer.send(handover::offer(&self.path, &self.sockets, &self.devices, self.number == 0, now)));
                 }
                 Order::Pause(answer) => {
                     self.is_paused = true;
@@ -242,14 +293,63 @@ impl Worker {
                 }
                 Order::Resume => self.is_paused = false,
                 Order::Stop => return Ok(Next::End),
+                // Carried out above.
+                Order::Sa(_) | Order::Join(..) | Order::OuterMtu { .. } | Order::Policy(_) => {}
             }
         }
         Ok(Next::GoOn)
     }
 
-    fn change_sa(&mut self, change: &SaChange, now: Instant) {
+    /// Carries out an order that changes SAs or policies; any other comes back.
+    fn change(&mut self, order: Order, now: Instant) -> Option<Order> {
+        match order {
+            Order::Sa(change) => self.change_sa(&change, None, now),
+            Order::Join(child, joint) => self.change_sa(&SaChange::Install(child), Some(joint), now),
+            Order::OuterMtu { id, mtu } => {
+                let result = self.path.set_outer_mtu(id, mtu.into());
+                self.note(result, || format!("set the outer MTU of SA {} to {mtu}", id.0));
+            }
+            Order::Policy(PolicyChange::Install(policy)) => {
+                let label = policy.label.clone();
+                let result = self.path.set_policy(policy);
+                self.note(result, || format!("install the policy {label}"));
+            }
+            Order::Policy(PolicyChange::Remove(label)) => self.path.remove_policy(&label),
+            other @ (Order::AddDevice(_)
+            | Order::AddQueues(_)
+            | Order::RemoveDevice(_)
+            | Order::Transmit(_)
+            | Order::Snapshot(_)
+            | Order::Ping(_)
+            | Order::Keep(_)
+            | Order::Offer(_)
+            | Order::Pause(_)
+            | Order::Restore(..)
+            | Order::Resume
+            | Order::Stop) => return Some(other),
+        }
+        None
+    }
+
+    /// Changes SAs as far as a follower has been told: what was received since may need it. Other orders, and what is
+    /// behind them, wait for the main loop: whoever gave them wakes it.
+    fn keep_up(&mut self, now: Instant) {
+        if self.number == 0 {
+            return;
+        }
+        while let Some(order) = self.pending.pop_front().or_else(|| self.inlet.next()) {
+            if let Some(other) = self.change(order, now) {
+                return self.pending.push_front(other);
+            }
+        }
+    }
+
+    fn change_sa(&mut self, change: &SaChange, joint: Option<Joint>, now: Instant) {
         self.sums.note(change, |id| snapshot::traffic(&self.path, &self.paths, id, now));
-        let mut result = self.path.apply(change);
+        let mut result = match (change, joint) {
+            (SaChange::Install(child), Some(joint)) => self.path.join(child, joint, self.number == 0),
+            _ => self.path.apply(change),
+        };
         if result.is_ok()
             && let SaChange::Install(child) = change
             && let Some(mtu) = self.paths.mtu(child.path.remote.ip())
@@ -265,12 +365,21 @@ impl Worker {
         });
     }
 
-    fn add_device(&mut self, tun: Tun) -> io::Result<()> {
-        let slot = self.devices.insert(&mut self.path, tun, self.offloads)?;
-        match self.devices.get_mut(slot) {
-            Some(device) => self.poller.add(&device.tun, DEVICES + slot as u64, Interest::READ),
-            None => Ok(()),
-        }
+    fn add_device(&mut self, queues: Queues) {
+        let name = queues.own().name().to_owned();
+        let result = self.devices.insert(&mut self.path, queues, self.offloads).and_then(|slot| {
+            let Some(device) = self.devices.get_mut(slot) else { return Ok(()) };
+            self.poller.add(device.queues.own(), DEVICES + slot as u64, Interest::READ)
+        });
+        self.note(result, || format!("serve the device {name}"));
+    }
+
+    /// Serves a device no more. It is closed when no worker serves it.
+    fn remove_device(&mut self, slot: usize) -> Option<Device> {
+        let device = self.devices.remove(slot)?;
+        // It was added, or it is gone.
+        let _ = self.poller.remove(device.queues.own());
+        Some(device)
     }
 
     /// Reports what could not be done.
@@ -314,16 +423,16 @@ impl Worker {
     }
 
     fn lose_device(&mut self, slot: usize, error: &io::Error) {
-        if let Some(device) = self.devices.remove(slot) {
-            self.outlet.event(Report::Notice(format!("the device {} is gone: {error}", device.tun.name())));
+        if let Some(device) = self.remove_device(slot) {
+            let name = device.queues.own().name();
+            self.outlet.event(Report::Notice(format!("the device {name} is gone: {error}")));
         }
     }
 
     /// Opens what arrived on a socket, or hands it up.
     fn serve_socket(&mut self, number: usize, now: Instant) -> io::Result<()> {
-        let Self { sockets, received, path, devices, outlet, .. } = self;
-        let Some(socket) = sockets.get(number) else { return Ok(()) };
-        match socket.socket.recv_batch(received) {
+        let Some(socket) = self.sockets.get(number) else { return Ok(()) };
+        match socket.socket.recv_batch(&mut self.received) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(e) => {
@@ -331,6 +440,9 @@ impl Worker {
                 return Err(e);
             }
         }
+        self.keep_up(now);
+        let Self { sockets, received, path, devices, outlet, .. } = self;
+        let Some(socket) = sockets.get(number) else { return Ok(()) };
         if socket.kind == Kind::Esp {
             self.pace.count(received.len());
         }
