@@ -192,8 +192,7 @@ impl Window {
 
     /// Prepares for a number that lies so far ahead that the rounds in the words could not be told from later ones.
     fn leap(&self, sequence: u64) {
-        let blocks = self.ring.len() as u64;
-        if sequence / BLOCK / blocks > self.top() / BLOCK / blocks + u64::from(u32::MAX / 4) {
+        if self.rounds(sequence) > self.rounds(self.top()) + u64::from(u32::MAX / 4) {
             self.turn_to(sequence);
         }
     }
@@ -214,7 +213,13 @@ impl Window {
 
     /// How often the ring came round before the block of this number, as far as a word holds it.
     fn round(&self, sequence: u64) -> u64 {
-        sequence / BLOCK / self.ring.len() as u64 & u64::from(u32::MAX)
+        self.rounds(sequence) & u64::from(u32::MAX)
+    }
+
+    /// How often the ring came round before the block of this number.
+    fn rounds(&self, sequence: u64) -> u64 {
+        // The ring has a power of two words: a shift instead of a division.
+        (sequence / BLOCK) >> self.ring.len().trailing_zeros()
     }
 }
 
