@@ -66,7 +66,8 @@ pub struct ProbeConfig {
 
 impl ProbeConfig {
     /// ICMP echo once a second; lost after 650 ms, and three lost in a row are too many. A lost probe is followed at
-    /// once by the next, so that a path is found dead 3 s after its last answer at the latest.
+    /// once by the next, and that by another half a timeout later, so that a path is found dead 2.65 s after its last
+    /// answer at the latest.
     pub fn echo(source: IpAddr, target: IpAddr) -> Self {
         Self {
             kind: ProbeKind::IcmpEcho,

@@ -224,7 +224,8 @@ impl Prober {
             self.unanswered.pop_front();
         }
         self.unanswered.push_back(Unanswered { payload, sent_at: now, is_lost: false });
-        self.next_at = now + self.config.interval;
+        let wait = if self.is_in_doubt() { self.config.timeout / 2 } else { self.config.interval };
+        self.next_at = now + wait.min(self.config.interval);
         Some(probe)
     }
 
@@ -237,11 +238,18 @@ impl Prober {
             self.status.lost_in_a_row += 1;
             self.note_fate(true);
         }
-        // In doubt the next probe does not wait for its interval; once the path is known to be bad, it does.
-        let hurries = matches!(self.config.threshold, LossThreshold::InARow(_));
-        if lost > 0 && hurries && self.opinion() == Opinion::Good {
+        if lost > 0 && self.is_in_doubt() {
             self.next_at = now;
         }
+    }
+
+    /// Whether more probes than are under way have to be lost in a row before the path is known to be bad: then the next
+    /// does not wait for its interval. Two of them are half a timeout apart, so that a short fault does not swallow all.
+    fn is_in_doubt(&self) -> bool {
+        let LossThreshold::InARow(most) = self.config.threshold else { return false };
+        let under_way = self.unanswered.iter().filter(|probe| !probe.is_lost).count();
+        let lost = self.status.lost_in_a_row as usize;
+        lost > 0 && lost + under_way < usize::from(most) && self.opinion() == Opinion::Good
     }
 
     fn note_fate(&mut self, is_lost: bool) {
