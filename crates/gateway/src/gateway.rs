@@ -215,9 +215,9 @@ impl Gateway {
         self.pump(now);
     }
 
-    /// Authentic packets came in on this SA since the last call: the peer is alive.
-    pub fn note_alive(&mut self, id: SaId, now: Instant) {
-        self.endpoint.note_alive(id, now);
+    /// Authentic packets came in on this SA since the last call, the last of them at `at`: the peer was alive then.
+    pub fn note_alive(&mut self, id: SaId, at: Instant, now: Instant) {
+        self.endpoint.note_alive(id, at);
         self.paths.note_in_use(id, now);
     }
 

@@ -381,7 +381,7 @@ impl Control {
                     self.gateway.handle_datagram(local, remote, &payload, self.clock.now());
                 }
                 Report::Esp(event) => self.gateway.handle_esp_event(event, self.clock.now()),
-                Report::Alive(id) => self.gateway.note_alive(id, self.clock.now()),
+                Report::Alive { id, at } => self.gateway.note_alive(id, at, self.clock.now()),
                 Report::PathMtu { remote, mtu } => {
                     let text = format!("the path to {remote} takes packets of at most {mtu} bytes");
                     self.log.note(Severity::Info, "path_mtu", text);

@@ -114,7 +114,7 @@ impl Word {
             Report::Esp(esp::Event::SoftLimit(id)) => Some(Self::SoftLimit(*id)),
             Report::Esp(esp::Event::HardLimit(id)) => Some(Self::HardLimit(*id)),
             Report::Esp(esp::Event::PeerMoved { id, from }) => Some(Self::PeerMoved { id: *id, from: *from }),
-            Report::Alive(id) => Some(Self::Alive(*id)),
+            Report::Alive { id, at: _ } => Some(Self::Alive(*id)),
             Report::Esp(esp::Event::NoSa { .. })
             | Report::PathMtu { .. }
             | Report::Notice(_)
@@ -130,7 +130,7 @@ impl Word {
             Self::SoftLimit(id) => Report::Esp(esp::Event::SoftLimit(id)),
             Self::HardLimit(id) => Report::Esp(esp::Event::HardLimit(id)),
             Self::PeerMoved { id, from } => Report::Esp(esp::Event::PeerMoved { id, from }),
-            Self::Alive(id) => Report::Alive(id),
+            Self::Alive(id) => Report::Alive { id, at },
         }
     }
 }

@@ -235,11 +235,11 @@ impl Endpoint {
         }
     }
 
-    /// An authentic packet came in on this SA: the peer is alive.
-    pub fn note_alive(&mut self, id: SaId, now: Instant) {
+    /// An authentic packet came in on this SA: the peer was alive at that moment, which may be somewhat in the past.
+    pub fn note_alive(&mut self, id: SaId, at: Instant) {
         let Some(key) = self.by_child.get(&id) else { return };
         if let Some(slot) = self.sessions.get_mut(key) {
-            slot.session.note_alive(now);
+            slot.session.note_alive(at);
         }
         // The deadline may be too early now, which is harmless; it is set right when it comes.
     }

@@ -178,9 +178,9 @@ impl Session {
         }
     }
 
-    /// The peer sent an authentic ESP packet.
-    pub(crate) fn note_alive(&mut self, now: Instant) {
-        either!(self, s => s.note_alive(now));
+    /// The peer sent an authentic ESP packet then.
+    pub(crate) fn note_alive(&mut self, at: Instant) {
+        either!(self, s => s.note_alive(at));
     }
 
     /// The first packet arrived on this SA: the peer uses it.

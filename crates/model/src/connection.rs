@@ -243,11 +243,18 @@ impl Address {
 pub struct Dpd {
     /// Silence after which the peer is asked.
     pub delay: Duration,
-    /// Silence after which it is given up, counted from the first unanswered question (IKEv1; IKEv2 where set, else
-    /// the retransmission schedule decides).
+    /// Silence after which it is given up, counted like `delay` from when it was last heard. Zero: in IKEv2 the
+    /// retransmission schedule decides.
     pub timeout: Duration,
     /// What happens then.
     pub action: DpdAction,
+}
+
+impl Dpd {
+    /// How long a question has to be answered at least: also a peer with `timeout` near `delay` is asked twice.
+    pub fn least_wait(&self) -> Duration {
+        self.timeout / 2
+    }
 }
 
 /// What happens to a connection whose peer is dead.

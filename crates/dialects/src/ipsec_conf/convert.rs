@@ -429,7 +429,7 @@ impl<'a> Builder<'a> {
                             of unanswered retransmissions";
                 self.report.note(&setting.key_place, text);
             }
-            timeout = Duration::from_secs(165);
+            timeout = delay + Duration::from_secs(165);
         }
         let action = action.flatten()?;
         (!delay.is_zero()).then_some(Dpd { delay, timeout, action })

@@ -161,7 +161,7 @@ impl Host for Site {
             let opened = self.data.inbounds.open(&mut datagram.payload, Some(datagram.source), Tos::default(), now);
             if let Ok(arrived) = opened {
                 self.delivered.push(datagram.payload[arrived.range].to_vec());
-                self.gateway.note_alive(arrived.id, now);
+                self.gateway.note_alive(arrived.id, now, now);
             }
         } else if datagram.payload != [0xff] {
             self.gateway.handle_datagram(datagram.destination, datagram.source, &datagram.payload, now);

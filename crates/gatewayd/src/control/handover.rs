@@ -45,7 +45,11 @@ pub(super) async fn take_over(
             match report {
                 Report::Refused(why) => return Err(why),
                 Report::Notice(text) => info!("{text}"),
-                Report::Ike { .. } | Report::Esp(_) | Report::Alive(_) | Report::PathMtu { .. } | Report::Ended(_) => {}
+                Report::Ike { .. }
+                | Report::Esp(_)
+                | Report::Alive { .. }
+                | Report::PathMtu { .. }
+                | Report::Ended(_) => {}
             }
         }
         Ok(running)

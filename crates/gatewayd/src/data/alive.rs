@@ -32,11 +32,11 @@ impl Alive {
         self.due
     }
 
-    /// Tells of the SAs that packets arrived on since the last time.
+    /// Tells of the SAs that packets arrived on since the last time, and when the last one did.
     pub(super) fn tell<'a>(
         &mut self,
         sas: impl Iterator<Item = &'a InboundSa>,
-        mut tell: impl FnMut(SaId),
+        mut tell: impl FnMut(SaId, Instant),
         now: Instant,
     ) {
         self.due = None;
@@ -45,7 +45,7 @@ impl Alive {
         for sa in sas {
             let Some(at) = sa.last_used() else { continue };
             if self.told.get(&sa.id()) != Some(&at) {
-                tell(sa.id());
+                tell(sa.id(), at);
             }
             told.insert(sa.id(), at);
         }

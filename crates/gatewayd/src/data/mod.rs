@@ -144,7 +144,12 @@ pub enum Report {
     /// Word from ESP.
     Esp(esp::Event),
     /// Authentic packets arrived on this SA; at most once a second an SA.
-    Alive(SaId),
+    Alive {
+        /// The SA.
+        id: SaId,
+        /// When the last of them did.
+        at: Instant,
+    },
     /// The path towards this address takes outer packets of at most this many bytes, IP header included: the kernel
     /// refused a larger one. The SAs of this peer know it already; devices are the control side's to change.
     PathMtu {
@@ -382,8 +387,8 @@ mod tests {
         assert!(matches!(orders.iter().collect::<Vec<_>>()[..], [Order::RemoveDevice(_), Order::Stop]));
         let address = "127.0.0.1:500".parse().unwrap();
         outlet.datagram(address, address, b"x", Instant::ZERO);
-        outlet.event(Report::Alive(SaId(1)));
-        assert_eq!(reports.recv().await, Some(Report::Alive(SaId(1))));
+        outlet.event(Report::Alive { id: SaId(1), at: Instant::ZERO });
+        assert_eq!(reports.recv().await, Some(Report::Alive { id: SaId(1), at: Instant::ZERO }));
         assert!(matches!(reports.recv().await, Some(Report::Ike { .. })));
         drop(outlet);
         assert_eq!(reports.recv().await, None);

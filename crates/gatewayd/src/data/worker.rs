@@ -491,7 +491,7 @@ impl Worker {
         }
         if self.alive.due().is_some_and(|at| at <= now) {
             let outlet = &self.outlet;
-            self.alive.tell(self.path.inbounds.iter(), |id| outlet.event(Report::Alive(id)), now);
+            self.alive.tell(self.path.inbounds.iter(), |id, at| outlet.event(Report::Alive { id, at }), now);
         }
         if let Some(note) = self.sockets.take_note() {
             self.outlet.event(Report::Notice(note));

@@ -121,15 +121,21 @@ impl Watch {
         Self { last_heard: ctx.now, asked: None, sequence, peer_sequence: None }
     }
 
-    pub(super) fn note_alive(&mut self, now: Instant) {
-        self.last_heard = self.last_heard.max(now);
-        self.asked = None;
+    /// The peer said something then.
+    pub(super) fn note_alive(&mut self, at: Instant) {
+        self.last_heard = self.last_heard.max(at);
+        self.asked = self.asked.filter(|asked| asked.since > at);
+    }
+
+    /// When a peer that was asked is given up.
+    fn give_up_at(&self, asked: &Asked, dpd: &Dpd) -> Instant {
+        (self.last_heard + dpd.timeout).max(asked.since + dpd.least_wait())
     }
 
     pub(super) fn poll_timeout(&self, dpd: &Dpd) -> Deadline {
         match self.asked {
             Some(asked) => {
-                let at = asked.again_at.min(asked.since + dpd.timeout);
+                let at = asked.again_at.min(self.give_up_at(&asked, dpd));
                 Deadline { at, why: "dead peer detection: an answer" }
             }
             None => Deadline { at: self.last_heard + dpd.delay, why: "dead peer detection: a question" },
@@ -285,7 +291,7 @@ impl Established {
             return After::Stays;
         }
         if let Some(asked) = self.watch.asked
-            && ctx.now >= asked.since + dpd.timeout
+            && ctx.now >= self.watch.give_up_at(&asked, dpd)
         {
             let again = self.again_after_loss(ctx);
             return self.end(CloseReason::PeerDead, again, ctx);

@@ -280,9 +280,9 @@ impl Session {
         });
     }
 
-    pub(crate) fn note_alive(&mut self, now: Instant) {
+    pub(crate) fn note_alive(&mut self, at: Instant) {
         if let Some((established, _)) = self.established() {
-            established.watch.note_alive(now);
+            established.watch.note_alive(at);
         }
     }
 

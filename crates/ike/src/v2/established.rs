@@ -507,8 +507,8 @@ impl Established {
 
     /// From now on the request is repeated until it is answered.
     pub(super) fn await_answer(&mut self, id: u32, packets: Packets, kind: u8, exchange: Exchange, ctx: &Context<'_>) {
-        let timeout = self.connection.dpd.map(|dpd| dpd.timeout).filter(|timeout| !timeout.is_zero());
-        let give_up_at = timeout.map(|timeout| ctx.now + timeout);
+        let dpd = self.connection.dpd.filter(|dpd| !dpd.timeout.is_zero());
+        let give_up_at = dpd.map(|dpd| (self.last_alive + dpd.timeout).max(ctx.now + dpd.least_wait()));
         let (asked_at, at) = (ctx.now, ctx.now);
         let mut outstanding = Outstanding { id, packets, kind, sent: 0, asked_at, at, give_up_at, exchange };
         outstanding.schedule(ctx.options, ctx.now);

@@ -189,7 +189,8 @@ fn a_dead_peer_is_found_and_the_connection_restarts() {
     let down: Vec<_> = world.gateways[A].events.iter().filter(|(_, e)| matches!(e, Event::IkeDown { .. })).collect();
     let (at, Event::IkeDown { reason, .. }) = down[0] else { panic!() };
     assert_eq!(*reason, CloseReason::PeerDead);
-    assert!((secs(30)..secs(42)).contains(&(*at - from)), "{:?}", *at - from);
+    // It was last heard between 0 and 10 s before.
+    assert!((secs(20)..secs(31)).contains(&(*at - from)), "{:?}", *at - from);
     assert!(world.gateways[A].installed.is_empty());
     // b restarts and remembers nothing; a comes back by itself.
     world.gateways[B].sessions.clear();

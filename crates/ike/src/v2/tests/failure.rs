@@ -192,17 +192,33 @@ fn a_dead_peer_is_found_and_what_follows_is_as_configured() {
     }
 }
 
-#[test]
-fn a_timeout_of_its_own_gives_a_dead_peer_up_sooner() {
+/// After how many milliseconds a peer is given up that was last heard when it came up.
+fn given_up_after(delay: u64, timeout: u64) -> u128 {
     let mut world = World::with(1, |a, _| {
-        a.dpd = Some(Dpd { delay: secs(10), timeout: secs(5), action: DpdAction::Clear });
+        a.dpd = Some(Dpd { delay: secs(delay), timeout: secs(timeout), action: DpdAction::Clear });
     });
     world.establish();
     world.filter = Box::new(|_, _| false);
-    world.run(secs(60));
+    world.run(secs(120));
     let down = |(at, event): &(base::Instant, Event)| matches!(event, Event::IkeDown { .. }).then_some(*at);
-    let at = world.nodes[A].events.iter().find_map(down).unwrap();
-    assert_eq!(at.since_start().as_secs(), 15);
+    world.nodes[A].events.iter().find_map(down).unwrap().since_start().as_millis()
+}
+
+// a -- INFORMATIONAL {} -> (lost), after `delay` of silence, and again until `timeout`
+#[test]
+fn a_peer_is_given_up_when_it_was_not_heard_for_the_timeout() {
+    for (delay, timeout) in [(2, 6), (10, 30), (10, 20)] {
+        let after = given_up_after(delay, timeout);
+        assert!((1000 * timeout..1000 * timeout + 100).contains(&(after as u64)), "{delay}, {timeout}: {after}");
+    }
+}
+
+#[test]
+fn a_question_has_half_of_the_timeout_to_be_answered() {
+    for (delay, timeout, total) in [(10, 5, 12_500), (10, 10, 15_000), (20, 30, 35_000)] {
+        let after = given_up_after(delay, timeout);
+        assert!((total..total + 100).contains(&after), "{delay}, {timeout}: {after}");
+    }
 }
 
 #[test]
