@@ -1,6 +1,7 @@
 //! The gateway: one machine over the IKE endpoint, the plan of the world outside, and the memory of each connection.
 
 mod export;
+mod leaving;
 mod routing;
 mod table;
 
@@ -30,6 +31,8 @@ use crate::router::Router;
 use crate::status::{self, Status};
 use crate::tally::{Negotiations, Phases};
 
+use self::leaving::Lingering;
+
 /// Traffic asks for a child at most this often: what fails at once must not be tried with every packet.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,7 @@ pub struct Gateway {
     router: Router,
     /// Tunnels that are being drained.
     drains: BTreeMap<ChildLabel, Drain>,
+    lingering: Lingering,
     records: BTreeMap<PeerId, Record>,
     by_name: BTreeMap<Arc<str>, PeerId>,
     by_sa: BTreeMap<SaId, (PeerId, Arc<str>)>,
@@ -71,6 +75,7 @@ impl Gateway {
             options,
             router: Router::new(random.split()),
             drains: BTreeMap::new(),
+            lingering: Lingering::default(),
             endpoint: Endpoint::new(ike, random),
             records: BTreeMap::new(),
             by_name: BTreeMap::new(),
@@ -176,6 +181,7 @@ impl Gateway {
                     record.is_held_down = true;
                 }
                 self.tell(id, Severity::Info, "command", format!("{target} is taken down by command"), now);
+                self.leave(id, child.as_deref(), now);
                 self.endpoint.terminate(id, child.as_deref(), now);
                 if child.is_none()
                     && let Some(record) = self.records.get_mut(&id)
@@ -200,7 +206,7 @@ impl Gateway {
     /// A UDP datagram came in on an IKE port; `payload` is all of it, with the non-ESP marker where it has one.
     pub fn handle_datagram(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8], now: Instant) {
         self.endpoint.handle_datagram(local, remote, payload, now);
-        self.pump(now);
+        self.pump_datagram(now);
     }
 
     /// The data path has something to say.
@@ -526,6 +532,9 @@ impl Gateway {
             ike::Output::Transmit(transmit) => self.outputs.push_back(Output::Transmit(transmit)),
             ike::Output::Sa(change) => self.take_change(change, now),
             ike::Output::Event(event) => {
+                if let ike::Event::ChildDown { peer, child, id, reason } = &event {
+                    self.linger(*id, child, *peer, reason, now);
+                }
                 self.note_tunnel(&event, now);
                 self.take_event(event, now);
             }
@@ -690,6 +699,7 @@ impl Machine for Gateway {
         self.endpoint.handle_timeout(now);
         self.paths.handle_timeout(now);
         self.router.handle_timeout(now);
+        self.end_lingering(now);
         if self.keys_retire_at.is_some_and(|at| at <= now) {
             self.retire_keys(now);
         }
@@ -700,6 +710,7 @@ impl Machine for Gateway {
         let keys = self.keys_retire_at.map(|at| Deadline { at, why: "an old pre-shared key retires" });
         let below = Deadline::earliest(self.endpoint.poll_timeout(), self.router.poll_timeout());
         let below = Deadline::earliest(below, self.paths.poll_timeout());
+        let below = Deadline::earliest(below, self.lingering.deadline());
         Deadline::earliest(below, keys)
     }
 

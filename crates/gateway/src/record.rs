@@ -162,6 +162,12 @@ impl Record {
         at_once.map(|child| child.name.as_str().into()).collect()
     }
 
+    /// Whether a child has an SA.
+    pub(crate) fn has_sa(&self, child: &Arc<str>) -> bool {
+        let all = (child.clone(), SaId(u64::MIN))..=(child.clone(), SaId(u64::MAX));
+        self.sas.range(all).next().is_some()
+    }
+
     /// Suite and path of the newest SA of each child.
     pub(crate) fn newest_sas(&self) -> BTreeMap<Arc<str>, (ChildSuite, Path)> {
         // A connection that takes any peer has thousands of them: they are not all looked at.

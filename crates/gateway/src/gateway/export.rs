@@ -30,6 +30,9 @@ pub struct Exported {
     records: Vec<ExportedRecord>,
     drained: Vec<ChildLabel>,
     paths: ExportedPaths,
+    /// SAs that are gone for IKE and carry what is under way, and until when.
+    #[serde(default)]
+    lingering: Vec<(SaId, Moment, ChildLabel)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,11 @@ impl Gateway {
             records: all.map(|(id, record)| export_record(id, record, now)).collect(),
             drained: self.drains.keys().cloned().collect(),
             paths: self.paths.export(now),
+            lingering: self
+                .lingering
+                .iter()
+                .map(|(id, until, label)| (id, Moment::of(until, now), label.clone()))
+                .collect(),
         }
     }
 
@@ -103,6 +111,9 @@ impl Gateway {
         self.router.expect_restart();
         self.endpoint.import(exported.ike, now)?;
         self.drains = exported.drained.into_iter().map(|label| (label, Drain::new(now))).collect();
+        for (id, until, label) in exported.lingering {
+            self.lingering.insert(id, label, until.at(now));
+        }
         self.pump(now);
         Ok(())
     }

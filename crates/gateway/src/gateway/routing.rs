@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use base::{Instant, Machine};
 use bgp::ConnectionId;
 use ike::PeerId;
-use sa::{ChildLabel, SaId};
+use sa::ChildLabel;
 
 use super::{Gateway, loss_of};
 use crate::command::CommandError;
@@ -167,8 +167,7 @@ impl Gateway {
             | ike::Event::Failed { .. } => return,
         };
         let Some(record) = self.records.get(peer) else { return };
-        let all = (child.clone(), SaId(u64::MIN))..=(child.clone(), SaId(u64::MAX));
-        if signal != Signal::SaUp && record.sas.range(all).next().is_some() {
+        if signal != Signal::SaUp && record.has_sa(child) {
             return;
         }
         let label = ChildLabel { connection: record.name.clone(), child: child.clone() };

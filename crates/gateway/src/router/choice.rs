@@ -11,6 +11,8 @@ pub(super) struct Candidate {
     pub(super) grade: Grade,
     /// Whether traffic is kept away from it by command.
     pub(super) is_drained: bool,
+    /// Whether it ends on purpose; its SAs carry what is under way.
+    pub(super) is_leaving: bool,
     /// Whether a packet brings it up.
     pub(super) comes_with_traffic: bool,
 }
@@ -20,6 +22,8 @@ pub(super) struct Candidate {
 enum Rank {
     /// Not at all.
     Unfit,
+    /// It is gone, and still carries packets for a moment.
+    Leaving,
     /// For the packet that brings it up.
     Sleeping,
     /// A drained one is better than none.
@@ -30,8 +34,9 @@ enum Rank {
 
 impl Candidate {
     fn rank(self) -> Rank {
-        match (self.grade, self.is_drained) {
+        match (self.grade, self.is_drained || self.is_leaving) {
             (Grade::Unhealthy, false) if self.comes_with_traffic => Rank::Sleeping,
+            (Grade::Unhealthy, _) if self.is_leaving => Rank::Leaving,
             (Grade::Unhealthy, _) => Rank::Unfit,
             (grade, true) => Rank::Drained(grade),
             (grade, false) => Rank::Fit(grade),
@@ -53,10 +58,13 @@ pub(super) fn choose(mode: Mode, candidates: &[Candidate]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const UP: Candidate = Candidate { grade: Grade::Healthy, is_drained: false, comes_with_traffic: false };
+    const UP: Candidate =
+        Candidate { grade: Grade::Healthy, is_drained: false, is_leaving: false, comes_with_traffic: false };
     const SETTLING: Candidate = Candidate { grade: Grade::Settling, ..UP };
     const DOWN: Candidate = Candidate { grade: Grade::Unhealthy, ..UP };
     const DRAINED: Candidate = Candidate { is_drained: true, ..UP };
+    const LEAVING: Candidate = Candidate { is_leaving: true, ..UP };
+    const GOING: Candidate = Candidate { is_leaving: true, ..DOWN };
     const SLEEPING: Candidate = Candidate { comes_with_traffic: true, ..DOWN };
 
     #[test]
@@ -72,6 +80,11 @@ mod tests {
             (&[DRAINED, DOWN], &[0], &[0]),
             (&[DRAINED, SLEEPING], &[0], &[0]),
             (&[DOWN, DOWN], &[], &[]),
+            (&[LEAVING, SETTLING], &[1], &[1]),
+            (&[LEAVING, DOWN], &[0], &[0]),
+            (&[GOING, DRAINED], &[1], &[1]),
+            (&[GOING, SLEEPING], &[1], &[1]),
+            (&[DOWN, GOING], &[1], &[1]),
             (&[DOWN, SLEEPING, SLEEPING], &[1], &[1]),
         ];
         for (candidates, standby, active) in cases {

@@ -71,6 +71,8 @@ struct Tunnel {
     local: Vec<IpNet>,
     comes_with_traffic: bool,
     is_drained: bool,
+    /// Whether it ends on purpose; its SAs carry what is under way.
+    is_leaving: bool,
     is_up: bool,
     /// Whether BGP may rely on it.
     is_reachable: bool,
@@ -123,6 +125,7 @@ impl Router {
                 local: Vec::new(),
                 comes_with_traffic: false,
                 is_drained: false,
+                is_leaving: false,
                 is_up: false,
                 is_reachable: false,
             });
@@ -273,6 +276,7 @@ impl Router {
         let is_up = signal == Signal::SaUp;
         let Some(tunnel) = self.tunnels.get_mut(&id).filter(|tunnel| tunnel.is_up != is_up) else { return };
         tunnel.is_up = is_up;
+        tunnel.is_leaving &= !is_up;
         self.is_choice_stale = true;
         self.health.handle_signal(id, signal, now);
         self.turn(now);
@@ -291,6 +295,15 @@ impl Router {
         if !is_drained {
             self.links.hold_down(id, false, now);
         }
+        self.turn(now);
+    }
+
+    /// A tunnel ends on purpose: it is used where there is no other, until that is over.
+    pub(crate) fn set_leaving(&mut self, label: &ChildLabel, is_leaving: bool, now: Instant) {
+        let Some(id) = self.by_label.get(label) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(id).filter(|tunnel| tunnel.is_leaving != is_leaving) else { return };
+        tunnel.is_leaving = is_leaving;
+        self.is_choice_stale = true;
         self.turn(now);
     }
 
@@ -435,14 +448,16 @@ impl Router {
 
     /// Chooses anew which tunnels carry what, and says what changed.
     fn choose(&mut self, now: Instant) {
-        let mut told = Vec::new();
+        let (mut told, mut has_turned) = (Vec::new(), false);
         for vpn in &mut self.vpns {
+            let was_up = vpn.is_up();
             if let Some(text) = vpn.choose(&self.tunnels, &self.health, now) {
                 self.are_routes_stale = true;
                 told.push(text);
             }
+            has_turned |= vpn.is_up() != was_up;
         }
-        if !told.is_empty() {
+        if has_turned || !told.is_empty() {
             self.announce_statics(now);
         }
         for (severity, text) in told {

@@ -27,6 +27,8 @@ pub(super) struct Vpn {
     active_since: Instant,
     why: String,
     is_up: bool,
+    /// Whether what carries its traffic ends on purpose.
+    is_leaving: bool,
     since: Instant,
 }
 
@@ -53,6 +55,7 @@ impl Vpn {
                 active_since: now,
                 why: "no tunnel was fit yet".to_owned(),
                 is_up: false,
+                is_leaving: false,
                 since: now,
             },
         }
@@ -79,13 +82,16 @@ impl Vpn {
                 Candidate {
                     grade: grade(id),
                     is_drained: tunnel.is_some_and(|tunnel| tunnel.is_drained),
+                    is_leaving: tunnel.is_some_and(|tunnel| tunnel.is_leaving),
                     comes_with_traffic: tunnel.is_some_and(|tunnel| tunnel.comes_with_traffic),
                 }
             })
             .collect();
         let chosen = choose(self.model.mode, &candidates);
         let active: Vec<TunnelId> = chosen.iter().filter_map(|place| self.tunnels.get(*place).copied()).collect();
-        let is_up = active.iter().any(|id| grade(id) > Grade::Unhealthy);
+        let stays = |id: &TunnelId| !tunnels.get(id).is_some_and(|tunnel| tunnel.is_leaving);
+        let is_up = active.iter().any(|id| grade(id) > Grade::Unhealthy && stays(id));
+        self.is_leaving = active.iter().any(|id| !stays(id));
         if self.is_up != is_up {
             (self.is_up, self.since) = (is_up, now);
         }
@@ -115,13 +121,14 @@ impl Vpn {
             let (tunnel, status) = (tunnels.get(id)?, health.status(*id, now)?);
             Some(match (tunnel.is_drained, status.grade) {
                 (true, _) => format!("{} is drained", tunnel.label),
+                (false, Grade::Healthy) if tunnel.is_leaving => format!("{} is taken down", tunnel.label),
                 (false, Grade::Healthy) => format!("{} is fit for traffic", tunnel.label),
                 (false, Grade::Settling | Grade::Unhealthy) => format!("{}: {}", tunnel.label, status.reason),
             })
         };
         let left = self.active.iter().find(|id| !active.contains(id));
         let is_worse = |id: &&TunnelId| health.status(**id, now).is_none_or(|status| status.grade < Grade::Healthy);
-        let is_drained = |id: &&TunnelId| tunnels.get(id).is_some_and(|tunnel| tunnel.is_drained);
+        let is_drained = |id: &&TunnelId| tunnels.get(id).is_some_and(|tunnel| tunnel.is_drained || tunnel.is_leaving);
         let culprit = left.filter(|id| is_worse(id) || is_drained(id));
         let new = active.iter().find(|id| !self.active.contains(id));
         culprit.or(new).or(left).and_then(describe).unwrap_or_else(|| "its tunnels changed".to_owned())
@@ -156,7 +163,12 @@ impl Vpn {
         let name = |id: &TunnelId| Some(tunnels.get(id)?.label.to_string());
         VpnStatus {
             name: self.model.name.clone(),
-            state: if self.is_up { "up" } else { "down" }.to_owned(),
+            state: match (self.is_up, self.is_leaving) {
+                (true, _) => "up",
+                (false, true) => "leaving",
+                (false, false) => "down",
+            }
+            .to_owned(),
             for_s: now.saturating_since(self.since).as_secs(),
             mode: match self.model.mode {
                 Mode::ActiveStandby => "active_standby",

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct VpnStatus {
     /// Its name.
     pub name: String,
-    /// `up` when a tunnel is healthy, `down` when none is.
+    /// `up` when a tunnel is healthy, `down` when none is; `leaving` while the last one ends on purpose and still carries
+    /// what comes.
     pub state: String,
     /// Seconds that it has been so.
     pub for_s: u64,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
 
 mod handover;
+mod leaving;
 mod paths;
 mod scenarios;
 mod site;

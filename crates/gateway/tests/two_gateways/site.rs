@@ -7,14 +7,16 @@ use std::time::Duration;
 use base::{Deadline, Instant, Machine, Random};
 use esp::{DataPath, Outgoing};
 use gateway::status::ConnectionStatus;
-use gateway::{Command, Device, DeviceChange, Gateway, GatewayEvent, Output, PolicyChange, Route, RouteChange, State};
+use gateway::{
+    Command, Device, DeviceChange, Gateway, GatewayEvent, Output, PolicyChange, Route, RouteChange, State, Via,
+};
 use model::{Address, Child, Config, Connection, Encapsulation, GatewayOptions, Selector, Start};
 use packet::Tos;
 use sim::{Datagram, Host, Link, Network, World};
 
-/// The outer addresses of the two sites.
-pub(crate) const OUTER: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
-/// A host behind each.
+/// The outer addresses of the sites.
+pub(crate) const OUTER: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+/// A host behind the first two.
 pub(crate) const INNER: [&str; 2] = ["10.1.0.5", "10.2.0.5"];
 
 pub(crate) struct Site {
@@ -27,6 +29,8 @@ pub(crate) struct Site {
     pub(crate) delivered: Vec<Vec<u8>>,
     /// What the data path refused: nothing ever should be.
     pub(crate) refused: Vec<String>,
+    /// What was done, in order: datagrams that were sent, and where routes lead.
+    pub(crate) done: Vec<String>,
     address: IpAddr,
     out: Vec<Datagram>,
 }
@@ -41,6 +45,7 @@ impl Site {
             routes: Vec::new(),
             delivered: Vec::new(),
             refused: Vec::new(),
+            done: Vec::new(),
             address: OUTER[place].parse().unwrap(),
             out: Vec::new(),
         }
@@ -48,7 +53,12 @@ impl Site {
 
     /// Loads connections.
     pub(crate) fn load(&mut self, connections: Vec<Connection>, now: Instant) {
-        self.gateway.apply(Config { gateway: GatewayOptions::default(), connections, ..Config::default() }, now);
+        self.apply(Config { gateway: GatewayOptions::default(), connections, ..Config::default() }, now);
+    }
+
+    /// Loads a configuration.
+    pub(crate) fn apply(&mut self, config: Config, now: Instant) {
+        self.gateway.apply(config, now);
         self.settle(now);
     }
 
@@ -64,11 +74,26 @@ impl Site {
 
     /// Sends a packet with this payload into the tunnel; whether it left.
     pub(crate) fn send_bytes(&mut self, from: &str, to: &str, payload: &[u8], now: Instant) -> bool {
+        self.send_via(esp::Via::Policy, from, to, payload, now)
+    }
+
+    /// Sends a packet where the routes lead; whether it left.
+    pub(crate) fn send_routed(&mut self, from: &str, to: &str, now: Instant) -> bool {
+        let destination: IpAddr = to.parse().unwrap();
+        let fits = self.routes.iter().filter(|route| route.destination.contains(&destination));
+        let best = fits.min_by_key(|route| (u8::MAX - route.destination.prefix_len(), route.metric));
+        let Some(Via::Hops(hops)) = best.map(|route| &route.via) else { return false };
+        let device = hops[0].device.clone().unwrap();
+        let via = esp::Via::Device(self.data.device(&device));
+        self.send_via(via, from, to, b"payload", now)
+    }
+
+    fn send_via(&mut self, via: esp::Via, from: &str, to: &str, payload: &[u8], now: Instant) -> bool {
         let (from, to) = (SocketAddr::new(from.parse().unwrap(), 7), SocketAddr::new(to.parse().unwrap(), 9));
         let mut packet = packet::build::udp(from, to, payload).unwrap();
         let out = &mut self.out;
         let sent = self.data.outbounds.send(
-            esp::Via::Policy,
+            via,
             &mut packet,
             |outgoing| {
                 if let Outgoing::Datagram { path, esp, .. } = outgoing {
@@ -110,6 +135,7 @@ impl Site {
     fn carry_out(&mut self, output: Output) {
         let result = match output {
             Output::Transmit(t) => {
+                self.done.push(format!("send {}", t.remote));
                 self.out.push(Datagram { source: t.local, destination: t.remote, payload: t.payload });
                 Ok(())
             }
@@ -130,6 +156,11 @@ impl Site {
                 Ok(())
             }
             Output::Route(RouteChange::Add(route)) => {
+                self.done.push(format!("route {} {}", route.destination, device_of(&route)));
+                let is_there = |known: &Route| {
+                    (known.destination, known.table, known.metric) == (route.destination, route.table, route.metric)
+                };
+                self.routes.retain(|known| !is_there(known));
                 self.routes.push(route);
                 Ok(())
             }
@@ -147,6 +178,13 @@ impl Site {
         if let Err(unusable) = result {
             self.refused.push(format!("{unusable:?}"));
         }
+    }
+}
+
+fn device_of(route: &Route) -> String {
+    match &route.via {
+        Via::Hops(hops) => hops.iter().filter_map(|hop| hop.device.as_deref()).collect(),
+        Via::Throw | Via::Unreachable => "nowhere".to_owned(),
     }
 }
 
