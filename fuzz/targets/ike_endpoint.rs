@@ -121,7 +121,13 @@ impl Stranger {
                     panic!("a stranger got an SA")
                 }
                 Output::Sa(SaChange::Remove(_)) => {}
-                Output::Event(Event::IkeUp { .. } | Event::ChildUp { .. } | Event::PeerMoved { .. }) => {
+                Output::Event(
+                    Event::IkeUp { .. }
+                    | Event::ChildUp { .. }
+                    | Event::PeerMoved { .. }
+                    | Event::PeerDrains { .. }
+                    | Event::DrainHeard { .. },
+                ) => {
                     panic!("a stranger was let in")
                 }
                 Output::Event(_) | Output::Probed(_) => {}

@@ -6,7 +6,7 @@ use base::Instant;
 
 /// A tunnel is quiet after this long without more than its own upkeep.
 const QUIET: Duration = Duration::from_secs(2);
-/// A tunnel that is still busy after this long is left up: something on the other end does not move.
+/// A tunnel that is still busy after this long does not become quiet: something on the other end does not move.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What has passed through a tunnel, both directions together, in packets.
@@ -22,6 +22,8 @@ pub(crate) struct Drain {
     since: Instant,
     last: Option<Sample>,
     quiet_since: Option<Instant>,
+    /// Whether the other end knows, and has said so.
+    is_heard: bool,
 }
 
 /// How far it is.
@@ -35,12 +37,19 @@ pub(crate) enum Progress {
     GivenUp {
         /// Packets a second.
         rate: u64,
+        /// Whether the other end knows that it is drained.
+        is_heard: bool,
     },
 }
 
 impl Drain {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { since: now, last: None, quiet_since: None }
+        Self { since: now, last: None, quiet_since: None, is_heard: false }
+    }
+
+    /// The other end has answered that it knows, or that it does not understand.
+    pub(crate) const fn note_heard(&mut self, is_understood: bool) {
+        self.is_heard = is_understood;
     }
 
     /// Takes what has passed up to now. `upkeep` is what the tunnel's own machinery sends and gets, in packets a
@@ -58,7 +67,7 @@ impl Drain {
         }
         if now.saturating_since(self.since) >= PATIENCE {
             let rate = if seconds > 0.0 { passed as f64 / seconds } else { 0.0 };
-            return Progress::GivenUp { rate: rate as u64 };
+            return Progress::GivenUp { rate: rate as u64, is_heard: self.is_heard };
         }
         Progress::Busy
     }
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn a_tunnel_that_stays_busy_is_given_up_after_a_minute() {
         let found = play(60, |_| 500, 20.0);
-        assert_eq!(found.last(), Some(&Progress::GivenUp { rate: 500 }));
+        assert_eq!(found.last(), Some(&Progress::GivenUp { rate: 500, is_heard: false }));
         assert_eq!(found.iter().filter(|p| **p != Progress::Busy).count(), 1);
     }
 }

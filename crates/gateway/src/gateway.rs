@@ -632,7 +632,9 @@ impl Gateway {
             | ike::Event::IkeDown { peer, .. }
             | ike::Event::ChildUp { peer, .. }
             | ike::Event::ChildDown { peer, .. }
-            | ike::Event::PeerMoved { peer, .. } => Some(*peer),
+            | ike::Event::PeerMoved { peer, .. }
+            | ike::Event::PeerDrains { peer, .. }
+            | ike::Event::DrainHeard { peer, .. } => Some(*peer),
             ike::Event::Failed { peer, .. } => *peer,
         };
         let is_said = id.and_then(|id| self.records.get(&id)).is_some_and(|record| record.is_connecting);
@@ -657,7 +659,10 @@ impl Gateway {
                 record.is_connecting = false;
                 record.last_failure = None;
             }
-            ike::Event::ChildDown { .. } | ike::Event::PeerMoved { .. } => {}
+            ike::Event::ChildDown { .. }
+            | ike::Event::PeerMoved { .. }
+            | ike::Event::PeerDrains { .. }
+            | ike::Event::DrainHeard { .. } => {}
             ike::Event::Failed { failure, .. } => {
                 record.is_connecting = false;
                 record.last_failure = Some((now, *failure));

@@ -777,6 +777,17 @@ pub(crate) fn sentence(event: &ike::Event) -> GatewayEvent {
             let severity = if *reason == ike::CloseReason::Replaced { Severity::Debug } else { Severity::Info };
             (severity, "child_down", format!("{child} down: {reason}"))
         }
+        ike::Event::PeerDrains { child, is_drained, .. } => {
+            let text = match is_drained {
+                true => format!("the other end drains {child}: its traffic takes another tunnel where there is one"),
+                false => format!("the other end takes traffic over {child} again"),
+            };
+            (Severity::Info, "peer_drains", text)
+        }
+        ike::Event::DrainHeard { child, is_drained, .. } => {
+            let what = if *is_drained { "is drained" } else { "takes traffic again" };
+            (Severity::Debug, "drain_heard", format!("the other end has heard that {child} {what}"))
+        }
         ike::Event::PeerMoved { from, to, .. } => {
             (Severity::Info, "peer_moved", format!("the peer moved from {from} to {to}"))
         }

@@ -75,7 +75,9 @@ impl Negotiations {
             ike::Event::IkeDown { .. }
             | ike::Event::ChildDown { .. }
             | ike::Event::Connecting { .. }
-            | ike::Event::PeerMoved { .. } => {}
+            | ike::Event::PeerMoved { .. }
+            | ike::Event::PeerDrains { .. }
+            | ike::Event::DrainHeard { .. } => {}
         }
     }
 

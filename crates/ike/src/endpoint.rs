@@ -199,6 +199,16 @@ impl Endpoint {
         }
     }
 
+    /// Asks the peer to send the packets of a child another way, or takes that back. [`Event::DrainHeard`] tells whether it
+    /// has understood; `false`: it cannot be asked.
+    pub fn drain(&mut self, id: PeerId, child: &Arc<str>, is_drained: bool, now: Instant) -> bool {
+        let mut is_asked = false;
+        if let Some(key) = self.established_session(id) {
+            self.with(key, now, |session, ctx| is_asked = session.drain(child, is_drained, ctx));
+        }
+        is_asked
+    }
+
     /// Rekeys what the peer has.
     pub fn rekey(&mut self, id: PeerId, what: Rekey, now: Instant) {
         if let Some(key) = self.established_session(id) {

@@ -112,6 +112,26 @@ pub enum Event {
         /// To.
         to: SocketAddr,
     },
+    /// The peer wants no more packets over a child than have to take it, or takes that back.
+    PeerDrains {
+        /// The peer.
+        peer: PeerId,
+        /// The child's name in the configuration.
+        child: Arc<str>,
+        /// Whether they shall take another way.
+        is_drained: bool,
+    },
+    /// The peer has answered what [`crate::Endpoint::drain`] asked.
+    DrainHeard {
+        /// The peer.
+        peer: PeerId,
+        /// The child's name in the configuration.
+        child: Arc<str>,
+        /// What was asked.
+        is_drained: bool,
+        /// Whether it knows what that means.
+        is_understood: bool,
+    },
     /// A negotiation failed. With no peer, whoever it was fits no connection.
     Failed {
         /// The peer, where it is known.

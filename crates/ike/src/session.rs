@@ -164,6 +164,15 @@ impl Session {
         either!(self, s => s.close_child(child, reason, ctx));
     }
 
+    /// Tells the peer that a child is drained, or is not any more; whether it will be told. IKEv1 has no answer by which to
+    /// know that the peer has heard.
+    pub(crate) fn drain(&mut self, child: &Arc<str>, is_drained: bool, ctx: &mut Context<'_>) -> bool {
+        match self {
+            Self::V1(_) => false,
+            Self::V2(session) => session.drain(child, is_drained, ctx),
+        }
+    }
+
     /// Deletes the IKE SA and its children, and tells the peer. Ends in `Signal::Closed`, at once or when the peer
     /// has answered.
     pub(crate) fn close(&mut self, reason: CloseReason, ctx: &mut Context<'_>) {

@@ -32,11 +32,12 @@ fn vpn(vpn: &VpnStatus) -> String {
 }
 
 fn tunnel(tunnel: &TunnelStatus) -> Vec<String> {
-    let health = match (tunnel.is_healthy, tunnel.is_draining, tunnel.is_drained) {
-        (_, true, _) => "draining",
-        (_, _, true) => "drained",
-        (true, ..) => "healthy",
-        (false, ..) => "unhealthy",
+    let health = match tunnel {
+        TunnelStatus { is_draining: true, .. } => "draining",
+        TunnelStatus { is_drained: true, .. } => "drained",
+        TunnelStatus { is_drained_by_peer: true, .. } => "drained by peer",
+        TunnelStatus { is_healthy: true, .. } => "healthy",
+        TunnelStatus { is_healthy: false, .. } => "unhealthy",
     };
     vec![
         format!("  {}/{}", tunnel.connection, tunnel.child),

@@ -14,6 +14,10 @@ use crate::health::Signal;
 use crate::output::{Output, Severity};
 use crate::status;
 
+/// What becomes of a drain where the other end hears nothing of it.
+const WITHOUT_A_WORD: &str =
+    "what it sends moves by BGP, or when its operator moves it; after a minute the tunnel is taken down all the same";
+
 impl Gateway {
     /// Moves the traffic of a connection's tunnels, or of the one that is named, to others.
     pub(super) fn begin_draining(&mut self, id: PeerId, child: Option<&str>, now: Instant) -> Result<(), CommandError> {
@@ -26,12 +30,17 @@ impl Gateway {
         if labels.is_empty() || !labels.iter().all(|label| self.router.has_alternative(label, now)) {
             return Err(CommandError::NoAlternative { connection });
         }
-        for label in labels {
-            self.router.set_drained(&label, true, now);
-            self.drains.insert(label, Drain::new(now));
-        }
         let text = "its traffic is moved to other tunnels by command; it is taken down when it is quiet".to_owned();
         self.tell(id, Severity::Info, "drain", text, now);
+        for label in labels {
+            self.router.set_drained(&label, true, now);
+            let is_asked = self.endpoint.drain(id, &label.child, true, now);
+            if !is_asked {
+                let text = format!("IKEv1 cannot ask the other end to send around {label}: {WITHOUT_A_WORD}");
+                self.tell(id, Severity::Warning, "drain", text, now);
+            }
+            self.drains.insert(label, Drain::new(now));
+        }
         Ok(())
     }
 
@@ -39,7 +48,42 @@ impl Gateway {
         let Some(record) = self.records.get(&id) else { return };
         for label in record.labels(child) {
             self.router.set_drained(&label, false, now);
-            self.drains.remove(&label);
+            if self.drains.remove(&label).is_some() {
+                self.endpoint.drain(id, &label.child, false, now);
+            }
+        }
+    }
+
+    /// The other end says something about draining.
+    fn note_drain(&mut self, event: &ike::Event, now: Instant) {
+        match event {
+            ike::Event::PeerDrains { peer, child, is_drained } => {
+                let Some(record) = self.records.get(peer) else { return };
+                let label = ChildLabel { connection: record.name.clone(), child: child.clone() };
+                self.router.set_drained_by_peer(&label, *is_drained, now);
+            }
+            ike::Event::DrainHeard { peer, child, is_drained: true, is_understood } => {
+                let Some(record) = self.records.get(peer) else { return };
+                let label = ChildLabel { connection: record.name.clone(), child: child.clone() };
+                let Some(drain) = self.drains.get_mut(&label) else { return };
+                drain.note_heard(*is_understood);
+                let (severity, text) = match is_understood {
+                    true => (Severity::Info, format!("the other end sends around {label} too")),
+                    false => {
+                        let text = format!("the other end does not know how to send around {label}: {WITHOUT_A_WORD}");
+                        (Severity::Warning, text)
+                    }
+                };
+                self.tell(*peer, severity, "drain", text, now);
+            }
+            ike::Event::DrainHeard { .. }
+            | ike::Event::ChildUp { .. }
+            | ike::Event::ChildDown { .. }
+            | ike::Event::Connecting { .. }
+            | ike::Event::IkeUp { .. }
+            | ike::Event::IkeDown { .. }
+            | ike::Event::PeerMoved { .. }
+            | ike::Event::Failed { .. } => {}
         }
     }
 
@@ -60,26 +104,41 @@ impl Gateway {
             match (progress, id) {
                 (drain::Progress::Busy, Some(_)) => {}
                 (drain::Progress::Quiet, Some(id)) => {
-                    self.drains.remove(&label);
                     self.tell(id, Severity::Info, "drained", format!("{label} is quiet, and is taken down"), now);
-                    self.router.hold_down(&label, now);
-                    self.pump_router(now);
-                    if let Some(record) = self.records.get_mut(&id) {
-                        record.is_held_down = true;
-                    }
-                    self.endpoint.terminate(id, Some(&label.child), now);
+                    self.end_drain(id, &label, now);
                 }
-                (drain::Progress::GivenUp { rate }, Some(id)) => {
+                (drain::Progress::GivenUp { rate, is_heard: true }, Some(id)) => {
                     self.drains.remove(&label);
                     let text = format!(
-                        "{label} still carries {rate} packets a second: it stays up; look at what the other end routes"
+                        "{label} still carries {rate} packets a second, though the other end was asked to send around \
+                         it: it stays up; look at what else the other end has"
                     );
                     self.tell(id, Severity::Warning, "drain", text, now);
+                }
+                (drain::Progress::GivenUp { rate, is_heard: false }, Some(id)) => {
+                    let text = format!(
+                        "{label} still carries {rate} packets a second, and the other end cannot be asked to send \
+                         around it: it is taken down; the other end moves when it sees that, and what it sends until \
+                         then may be lost"
+                    );
+                    self.tell(id, Severity::Warning, "drained", text, now);
+                    self.end_drain(id, &label, now);
                 }
                 (_, None) => drop(self.drains.remove(&label)),
             }
         }
         self.pump(now);
+    }
+
+    /// Takes a drained tunnel down.
+    fn end_drain(&mut self, id: PeerId, label: &ChildLabel, now: Instant) {
+        self.drains.remove(label);
+        self.router.hold_down(label, now);
+        self.pump_router(now);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.is_held_down = true;
+        }
+        self.endpoint.terminate(id, Some(&label.child), now);
     }
 
     /// A BFD control packet came in on port 3784, with this TTL or hop limit.
@@ -165,6 +224,7 @@ impl Gateway {
             | ike::Event::IkeDown { .. }
             | ike::Event::PeerMoved { .. }
             | ike::Event::Failed { .. } => return,
+            ike::Event::PeerDrains { .. } | ike::Event::DrainHeard { .. } => return self.note_drain(event, now),
         };
         let Some(record) = self.records.get(peer) else { return };
         if signal != Signal::SaUp && record.has_sa(child) {

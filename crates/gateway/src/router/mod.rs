@@ -71,6 +71,8 @@ struct Tunnel {
     local: Vec<IpNet>,
     comes_with_traffic: bool,
     is_drained: bool,
+    /// Whether the other end wants no traffic over it.
+    is_drained_by_peer: bool,
     /// Whether it ends on purpose; its SAs carry what is under way.
     is_leaving: bool,
     is_up: bool,
@@ -125,6 +127,7 @@ impl Router {
                 local: Vec::new(),
                 comes_with_traffic: false,
                 is_drained: false,
+                is_drained_by_peer: false,
                 is_leaving: false,
                 is_up: false,
                 is_reachable: false,
@@ -276,6 +279,7 @@ impl Router {
         let is_up = signal == Signal::SaUp;
         let Some(tunnel) = self.tunnels.get_mut(&id).filter(|tunnel| tunnel.is_up != is_up) else { return };
         tunnel.is_up = is_up;
+        tunnel.is_drained_by_peer = false;
         tunnel.is_leaving &= !is_up;
         self.is_choice_stale = true;
         self.health.handle_signal(id, signal, now);
@@ -295,6 +299,16 @@ impl Router {
         if !is_drained {
             self.links.hold_down(id, false, now);
         }
+        self.turn(now);
+    }
+
+    /// The other end of a tunnel asks to send another way where there is one, or takes that back.
+    pub(crate) fn set_drained_by_peer(&mut self, label: &ChildLabel, is_drained: bool, now: Instant) {
+        let Some(id) = self.by_label.get(label) else { return };
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            tunnel.is_drained_by_peer = is_drained;
+        }
+        self.is_choice_stale = true;
         self.turn(now);
     }
 
@@ -496,6 +510,7 @@ impl Router {
             for_s: now.saturating_since(health.since).as_secs(),
             why: health.reason.to_string(),
             is_drained: tunnel.is_drained,
+            is_drained_by_peer: tunnel.is_drained_by_peer,
             is_draining: false,
             probe,
             bfd: self.links.state_of(id).map(str::to_owned),

@@ -81,7 +81,7 @@ impl Vpn {
                 let tunnel = tunnels.get(id);
                 Candidate {
                     grade: grade(id),
-                    is_drained: tunnel.is_some_and(|tunnel| tunnel.is_drained),
+                    is_drained: tunnel.is_some_and(|tunnel| tunnel.is_drained || tunnel.is_drained_by_peer),
                     is_leaving: tunnel.is_some_and(|tunnel| tunnel.is_leaving),
                     comes_with_traffic: tunnel.is_some_and(|tunnel| tunnel.comes_with_traffic),
                 }
@@ -89,7 +89,8 @@ impl Vpn {
             .collect();
         let chosen = choose(self.model.mode, &candidates);
         let active: Vec<TunnelId> = chosen.iter().filter_map(|place| self.tunnels.get(*place).copied()).collect();
-        let stays = |id: &TunnelId| !tunnels.get(id).is_some_and(|tunnel| tunnel.is_leaving);
+        let stays =
+            |id: &TunnelId| !tunnels.get(id).is_some_and(|tunnel| tunnel.is_leaving || tunnel.is_drained_by_peer);
         let is_up = active.iter().any(|id| grade(id) > Grade::Unhealthy && stays(id));
         self.is_leaving = active.iter().any(|id| !stays(id));
         if self.is_up != is_up {
@@ -121,6 +122,9 @@ impl Vpn {
             let (tunnel, status) = (tunnels.get(id)?, health.status(*id, now)?);
             Some(match (tunnel.is_drained, status.grade) {
                 (true, _) => format!("{} is drained", tunnel.label),
+                (false, Grade::Healthy) if tunnel.is_drained_by_peer => {
+                    format!("{} is drained by the other end", tunnel.label)
+                }
                 (false, Grade::Healthy) if tunnel.is_leaving => format!("{} is taken down", tunnel.label),
                 (false, Grade::Healthy) => format!("{} is fit for traffic", tunnel.label),
                 (false, Grade::Settling | Grade::Unhealthy) => format!("{}: {}", tunnel.label, status.reason),
@@ -128,7 +132,8 @@ impl Vpn {
         };
         let left = self.active.iter().find(|id| !active.contains(id));
         let is_worse = |id: &&TunnelId| health.status(**id, now).is_none_or(|status| status.grade < Grade::Healthy);
-        let is_drained = |id: &&TunnelId| tunnels.get(id).is_some_and(|tunnel| tunnel.is_drained || tunnel.is_leaving);
+        let is_avoided = |tunnel: &Tunnel| tunnel.is_drained || tunnel.is_drained_by_peer || tunnel.is_leaving;
+        let is_drained = |id: &&TunnelId| tunnels.get(id).is_some_and(is_avoided);
         let culprit = left.filter(|id| is_worse(id) || is_drained(id));
         let new = active.iter().find(|id| !self.active.contains(id));
         culprit.or(new).or(left).and_then(describe).unwrap_or_else(|| "its tunnels changed".to_owned())

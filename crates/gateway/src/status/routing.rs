@@ -43,6 +43,9 @@ pub struct TunnelStatus {
     pub why: String,
     /// Whether traffic is kept away from it by command.
     pub is_drained: bool,
+    /// Whether the other end keeps traffic away from it.
+    #[serde(default)]
+    pub is_drained_by_peer: bool,
     /// Whether it is taken down as soon as it is quiet.
     pub is_draining: bool,
     /// What its probe found, where it has one.

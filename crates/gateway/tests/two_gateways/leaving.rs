@@ -117,6 +117,24 @@ impl Played {
         [self.sent[0] - (first + second), self.sent[1] - office]
     }
 
+    /// The office drains the first tunnel while traffic passes, until that is over.
+    fn drain(&mut self) {
+        self.order(0, Command::Drain("tunnel1".into()));
+        for _ in 0..70 {
+            // Both directions of tunnel 1, seen from the office, as its data path counts them.
+            let (now, site) = (self.world.now, &mut self.world.hosts[0]);
+            let carried = site.carried.clone();
+            let endpoint = OUTER[1].parse().unwrap();
+            site.gateway.note_carried(|_| carried.get(&endpoint).copied().unwrap_or_default(), now);
+            site.settle(now);
+            if !site.gateway.is_draining() {
+                break;
+            }
+            self.pass(1_000);
+        }
+        self.pass(300);
+    }
+
     fn order(&mut self, place: usize, command: Command) {
         let now = self.world.now;
         self.world.hosts[place].order(command, now);
@@ -203,4 +221,43 @@ fn a_tunnel_that_is_brought_up_again_at_once_carries_traffic_again() {
         assert_eq!(played.active(), ["tunnel1/net"], "{version:?}");
         assert_eq!(played.lost(), [0, 0], "{version:?}");
     }
+}
+
+// office -- N(DRAINS) -> endpoint 1; the cloud's router hears it; office -- DELETE -> endpoint 1
+#[test]
+fn a_drain_over_static_routes_moves_both_ways_and_loses_no_packet() {
+    let mut played = Played::new(Version::V2);
+    played.pass(200);
+    played.drain();
+    assert_eq!(played.world.hosts[0].told("drained"), 1);
+    assert!(!played.is_up(1));
+    assert_eq!(played.active(), ["tunnel2/net"]);
+    assert_eq!(played.lost(), [0, 0]);
+    let said: Vec<_> = played.world.hosts[0].events.iter().filter(|e| e.name == "drain").map(|e| &*e.text).collect();
+    assert_eq!(said.last(), Some(&"the other end sends around tunnel1/net too"));
+}
+
+#[test]
+fn a_drain_that_is_taken_back_lets_traffic_of_both_ends_come_again() {
+    let mut played = Played::new(Version::V2);
+    played.order(0, Command::Drain("tunnel1".into()));
+    played.pass(300);
+    assert!(!played.is_up(1) && played.active() == ["tunnel2/net"]);
+    played.order(0, Command::Up("tunnel1".into()));
+    played.pass(300);
+    assert!(played.is_up(1) && played.active() == ["tunnel1/net"]);
+    assert_eq!(played.lost(), [0, 0]);
+}
+
+// office -- DELETE -> endpoint 1, a minute later, while it still sends
+#[test]
+fn a_peer_that_cannot_be_asked_is_told_by_the_end_of_the_tunnel() {
+    let mut played = Played::new(Version::V1);
+    played.pass(100);
+    played.drain();
+    let drained: Vec<_> = played.world.hosts[0].events.iter().filter(|e| e.name == "drained").collect();
+    assert!(drained[0].text.contains("cannot be asked"), "{}", drained[0].text);
+    played.pass(300);
+    // The endpoint sees the DELETE, and what it sends meanwhile is taken in.
+    assert_eq!(played.lost(), [0, 0]);
 }

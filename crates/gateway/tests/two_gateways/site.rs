@@ -1,5 +1,6 @@
 //! A gateway with its data path, as a host of a simulated network.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) refused: Vec<String>,
     /// What was done, in order: datagrams that were sent, and where routes lead.
     pub(crate) done: Vec<String>,
+    /// ESP packets from and to each peer.
+    pub(crate) carried: BTreeMap<IpAddr, u64>,
     address: IpAddr,
     out: Vec<Datagram>,
 }
@@ -46,6 +49,7 @@ impl Site {
             delivered: Vec::new(),
             refused: Vec::new(),
             done: Vec::new(),
+            carried: BTreeMap::new(),
             address: OUTER[place].parse().unwrap(),
             out: Vec::new(),
         }
@@ -91,13 +95,14 @@ impl Site {
     fn send_via(&mut self, via: esp::Via, from: &str, to: &str, payload: &[u8], now: Instant) -> bool {
         let (from, to) = (SocketAddr::new(from.parse().unwrap(), 7), SocketAddr::new(to.parse().unwrap(), 9));
         let mut packet = packet::build::udp(from, to, payload).unwrap();
-        let out = &mut self.out;
+        let (out, carried) = (&mut self.out, &mut self.carried);
         let sent = self.data.outbounds.send(
             via,
             &mut packet,
             |outgoing| {
                 if let Outgoing::Datagram { path, esp, .. } = outgoing {
                     assert!(path.udp, "the simulated network carries UDP only");
+                    *carried.entry(path.remote.ip()).or_default() += 1;
                     out.push(Datagram { source: path.local, destination: path.remote, payload: esp.to_vec() });
                 }
             },
@@ -198,6 +203,7 @@ impl Host for Site {
         if is_natt && esp::wire::classify(&datagram.payload) == esp::wire::Encapsulated::Esp {
             let opened = self.data.inbounds.open(&mut datagram.payload, Some(datagram.source), Tos::default(), now);
             if let Ok(arrived) = opened {
+                *self.carried.entry(datagram.source.ip()).or_default() += 1;
                 self.delivered.push(datagram.payload[arrived.range].to_vec());
                 self.gateway.note_alive(arrived.id, now, now);
             }

@@ -72,7 +72,8 @@ impl Established {
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
             | Exchange::Ask
-            | Exchange::Probe(_) => false,
+            | Exchange::Probe(_)
+            | Exchange::Drain { .. } => false,
         });
         let connection = self.connection.clone();
         let configured = connection.children.iter().find(|child| *child.name == **name);
@@ -193,7 +194,8 @@ impl Established {
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
             | Exchange::Ask
-            | Exchange::Probe(_) => None,
+            | Exchange::Probe(_)
+            | Exchange::Drain { .. } => None,
         })
     }
 

@@ -144,6 +144,10 @@ pub(super) enum Job {
     DeleteIke,
     Ask,
     Probe(Probe),
+    Drain {
+        name: Arc<str>,
+        is_drained: bool,
+    },
 }
 
 /// A request of ours that has no answer yet.
@@ -170,6 +174,7 @@ pub(super) enum Exchange {
     DeleteIke,
     Ask,
     Probe(Probing),
+    Drain { name: Arc<str>, is_drained: bool },
 }
 
 impl Outstanding {
@@ -195,7 +200,7 @@ impl Exchange {
             Self::RekeyChild(rekeying) => rekeying.pending.abandon(ctx),
             Self::Disown { id } => ctx.numbers.release(*id),
             Self::Probe(probing) => probing.abandon(ctx),
-            Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask => {}
+            Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Drain { .. } => {}
         }
     }
 
@@ -208,7 +213,8 @@ impl Exchange {
             | Self::RekeyIke(_)
             | Self::DeleteIke
             | Self::Ask
-            | Self::Probe(_) => false,
+            | Self::Probe(_)
+            | Self::Drain { .. } => false,
         }
     }
 
@@ -216,7 +222,7 @@ impl Exchange {
     pub(super) fn is_about_children(&self) -> bool {
         match self {
             Self::CreateChild { .. } | Self::RekeyChild(_) | Self::DeleteChild { .. } | Self::Disown { .. } => true,
-            Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Probe(_) => false,
+            Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Probe(_) | Self::Drain { .. } => false,
         }
     }
 }
@@ -400,6 +406,10 @@ impl Established {
                 self.on_probe_answer(probing, asked_at, ctx);
                 After::Stay
             }
+            Exchange::Drain { name, is_drained } => {
+                self.on_drain_answer(name, is_drained, &message, ctx);
+                After::Stay
+            }
         };
         if !self.awaits_child() {
             self.stillborn.clear();
@@ -459,6 +469,7 @@ impl Established {
                 }
                 Job::Ask => self.request(core, exchange::INFORMATIONAL, &Body::new(), Exchange::Ask, ctx),
                 Job::Probe(probe) => self.start_probe(core, probe, ctx),
+                Job::Drain { name, is_drained } => self.start_drain(core, name, is_drained, ctx),
             }
         }
         self.hurry_probe(core, ctx);
@@ -479,6 +490,7 @@ impl Established {
                 | Job::RekeyChild { .. }
                 | Job::DeleteChild { .. }
                 | Job::Disown { .. }
+                | Job::Drain { .. }
                 | Job::Ask,
             ) => has_room && self.rekeying_ike().is_none(),
         }
@@ -525,7 +537,8 @@ impl Established {
             | Exchange::Disown { .. }
             | Exchange::DeleteIke
             | Exchange::Ask
-            | Exchange::Probe(_) => None,
+            | Exchange::Probe(_)
+            | Exchange::Drain { .. } => None,
         })
     }
 

@@ -109,6 +109,7 @@ enum ExportedExchange {
     DeleteIke,
     Ask,
     Probe(Probing),
+    Drain { name: Arc<str>, is_drained: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +170,8 @@ impl ExportedSession {
             | Job::RekeyIke { .. }
             | Job::DeleteIke
             | Job::Ask
-            | Job::Probe(_) => None,
+            | Job::Probe(_)
+            | Job::Drain { .. } => None,
         });
         let outstanding = self.outstanding.iter().filter_map(|outstanding| match &outstanding.exchange {
             ExportedExchange::CreateChild { pending, .. } | ExportedExchange::RekeyChild { pending, .. } => {
@@ -180,7 +182,8 @@ impl ExportedSession {
             | ExportedExchange::RekeyIke { .. }
             | ExportedExchange::DeleteIke
             | ExportedExchange::Ask
-            | ExportedExchange::Probe(_) => None,
+            | ExportedExchange::Probe(_)
+            | ExportedExchange::Drain { .. } => None,
         });
         children.chain(tasks).chain(outstanding).collect()
     }
@@ -372,6 +375,9 @@ fn export_outstanding(outstanding: &Outstanding, now: Instant) -> ExportedOutsta
             Exchange::DeleteIke => ExportedExchange::DeleteIke,
             Exchange::Ask => ExportedExchange::Ask,
             Exchange::Probe(probing) => ExportedExchange::Probe(*probing),
+            Exchange::Drain { name, is_drained } => {
+                ExportedExchange::Drain { name: name.clone(), is_drained: *is_drained }
+            }
         },
     }
 }
@@ -394,6 +400,7 @@ fn import_outstanding(x: ExportedOutstanding, now: Instant) -> Result<Outstandin
         ExportedExchange::DeleteIke => Exchange::DeleteIke,
         ExportedExchange::Ask => Exchange::Ask,
         ExportedExchange::Probe(probing) => Exchange::Probe(probing),
+        ExportedExchange::Drain { name, is_drained } => Exchange::Drain { name, is_drained },
     };
     Ok(Outstanding {
         id: x.id,

@@ -38,6 +38,7 @@ impl Established {
             ctx.fail(Some(self.peer), core.ends.remote, Failure::new(cause, Side::Theirs, Some(&self.connection)));
             return Then::Finish(CloseReason::Failed, Again::No);
         }
+        self.on_drains(message, body, ctx);
         let mut gone = Vec::new();
         for spi in message.deletes.iter().flat_map(|delete| delete.esp_spis()) {
             let Some(child) = self.children.iter().find(|child| child.outbound == spi) else {

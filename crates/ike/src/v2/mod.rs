@@ -20,6 +20,7 @@ mod auth;
 mod child;
 mod cookie;
 mod create;
+mod drain;
 mod established;
 mod export;
 mod fragment;
@@ -292,6 +293,13 @@ impl Session {
         if let State::Established(state) = &mut self.state {
             state.expire_child(&mut self.core, id, ctx);
         }
+    }
+
+    /// Tells the peer that a child is drained, or is not any more; whether it will be told.
+    pub(crate) fn drain(&mut self, child: &Arc<str>, is_drained: bool, ctx: &mut Context<'_>) -> bool {
+        let State::Established(state) = &mut self.state else { return false };
+        state.drain(&mut self.core, child, is_drained, ctx);
+        true
     }
 
     pub(crate) fn close_child(&mut self, child: &str, reason: CloseReason, ctx: &mut Context<'_>) {

@@ -271,7 +271,11 @@ impl Established {
         born.established.children = std::mem::take(&mut self.children);
         let (kept, ended): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.tasks).into_iter().partition(|task| match task.job {
-                Job::CreateChild { .. } | Job::RekeyChild { .. } | Job::DeleteChild { .. } | Job::Disown { .. } => true,
+                Job::CreateChild { .. }
+                | Job::RekeyChild { .. }
+                | Job::DeleteChild { .. }
+                | Job::Disown { .. }
+                | Job::Drain { .. } => true,
                 Job::RekeyIke { .. } | Job::DeleteIke | Job::Ask | Job::Probe(_) => false,
             });
         ended.iter().for_each(|task| probe::cancel(&task.job, ctx));

@@ -44,7 +44,8 @@ fn lost(world: &World<Gateway>, version: Version) -> Option<String> {
         Event::IkeDown { reason, .. } | Event::ChildDown { reason, .. } => !is_planned(reason),
         // A main mode whose responder handed over is begun anew by its initiator.
         Event::Failed { failure, .. } => version == Version::V2 || !matches!(failure.cause, Cause::NoAnswer { .. }),
-        Event::Connecting { .. } | Event::IkeUp { .. } | Event::ChildUp { .. } | Event::PeerMoved { .. } => false,
+        Event::Connecting { .. } | Event::IkeUp { .. } | Event::ChildUp { .. } => false,
+        Event::PeerMoved { .. } | Event::PeerDrains { .. } | Event::DrainHeard { .. } => false,
     };
     let mut all = world.hosts.iter().flat_map(|host| &host.events);
     all.find(|(_, event)| is_loss(event)).map(|event| format!("{event:?}"))
