@@ -195,14 +195,13 @@ impl Event {
     const fn bound_ms(self, cloud: Cloud) -> f64 {
         match (self, cloud) {
             (Self::Bfd, _) => 500.0,
-            (Self::Probe, _) => 4_000.0,
+            (Self::Probe, _) => 3_000.0,
             (Self::Dpd, Cloud::Simplon) => 7_000.0,
             // charon gives up after four retransmissions: 13 s after it asked, 15 s after it heard something last.
             (Self::Dpd, Cloud::Strongswan) => 17_000.0,
-            // Who deletes SAs without a word before loses what is under way to them.
-            (Self::Delete, _) => 200.0,
-            (Self::Replace, _) => 50.0,
-            (Self::Drain | Self::Reload, _) => 0.0,
+            // strongSwan forgets its SAs with the answer to its DELETE, while the cloud still routes to it.
+            (Self::Delete | Self::Replace, Cloud::Strongswan) => 200.0,
+            (Self::Delete | Self::Replace, Cloud::Simplon) | (Self::Drain | Self::Reload, _) => 0.0,
         }
     }
 }

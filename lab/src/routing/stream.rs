@@ -32,6 +32,9 @@ pub const INTERVAL: Duration = Duration::from_millis(10);
 /// What is still under way when the last packet was sent has so long to arrive.
 const STRAGGLERS: Duration = Duration::from_millis(400);
 
+/// By then a port that an earlier stream had is free, however busy the machine is.
+const PORT_FREE: Duration = Duration::from_secs(5);
+
 /// The flow of number 0 uses this port at both ends.
 const FIRST_PORT: u16 = 9000;
 
@@ -233,7 +236,7 @@ fn run(order: &Order, ready: &mpsc::Sender<()>) -> io::Result<Seen> {
     setns(File::open(&order.netns)?, CloneFlags::CLONE_NEWNET)?;
     let sockets: Vec<UdpSocket> = (0..order.flows)
         .map(|flow| {
-            let socket = UdpSocket::bind((order.from, FIRST_PORT + flow))?;
+            let socket = bind(order.from, FIRST_PORT + flow)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         })
@@ -259,6 +262,20 @@ fn run(order: &Order, ready: &mpsc::Sender<()>) -> io::Result<Seen> {
         }
     }
     Ok(seen)
+}
+
+/// Binds a port, which may be taken for a moment yet: a command that was started while an earlier stream had it holds it
+/// from fork to exec.
+fn bind(address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
+    let end = clock::now() + PORT_FREE;
+    loop {
+        match UdpSocket::bind((address, port)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && clock::now() < end => {
+                clock::sleep_through(Duration::from_millis(5));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn send(order: &Order, sockets: &[UdpSocket], seen: &mut Seen) {
