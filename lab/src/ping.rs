@@ -36,8 +36,13 @@ impl Pings {
     }
 }
 
+/// [`PATTERN`] as `ping -p` wants it.
+pub(crate) fn pattern() -> String {
+    PATTERN.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn words(to: Ipv4Addr, more: &[&str]) -> Vec<String> {
-    let pattern: String = PATTERN.iter().map(|byte| format!("{byte:02x}")).collect();
+    let pattern = pattern();
     // Pinging without DF: gateways fragment what is too long.
     let mut words: Vec<String> = ["ping", "-n", "-q", "-M", "dont", "-p", &pattern].map(str::to_owned).to_vec();
     words.extend(more.iter().map(|&word| word.to_owned()));

@@ -13,9 +13,10 @@ use crate::error::Result;
 use crate::netns::Lab;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list, neighbor};
+use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
 use crate::routing::ground::{Gateway, GatewayPlan, Ground, SitePlan};
-use crate::routing::{Mode, Routes, Stage, Watch};
+use crate::routing::{Event, Mode, Routes, Stage, Watch};
 use crate::spec::{Suite, Version};
 
 pub(super) const NEC_DRAWING: &str = " 192.168.2.0/24                                                 172.31.0.0/16
@@ -32,6 +33,9 @@ pub(super) const DEVICES_DRAWING: &str = " 10.60.0.0/16, AS 65000               
  host ─ core ┬ cgw1 198.51.100.2 ┬ internet ┬ vgw1 203.0.113.10 ┬ vpc ─ host
              └ cgw2 198.18.0.2 ──┘          └ vgw2 192.0.2.10 ──┘
    four tunnels: each device to each endpoint";
+
+/// What stands beside a learnt route.
+const LEARNT: &str = "the learnt route";
 
 /// A tunnel between a customer gateway and an endpoint, and the BGP session over it.
 struct Pair {
@@ -233,6 +237,9 @@ pub(super) fn nec_steps(stage: &mut Stage<'_>) -> Result<()> {
     start(stage, &sides)?;
     routes_are_learnt(stage, &sides, "R10")?;
     seed_fields(stage, &sides)?;
+    if stage.options.event == Event::Dark {
+        return dark::play(stage, &Dark { gateway: "R10", cloud_net: sides.cloud_net, protects: LEARNT });
+    }
     cut_one_then_the_other(stage, &sides)
 }
 
@@ -240,6 +247,9 @@ pub(super) fn alibaba_steps(stage: &mut Stage<'_>) -> Result<()> {
     let sides = alibaba();
     start(stage, &sides)?;
     routes_are_learnt(stage, &sides, "alibaba")?;
+    if stage.options.event == Event::Dark {
+        return dark::play(stage, &Dark { gateway: "alibaba", cloud_net: sides.cloud_net, protects: LEARNT });
+    }
     cut_one_then_the_other(stage, &sides)
 }
 

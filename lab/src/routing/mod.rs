@@ -9,6 +9,7 @@ mod bgp_tunnels;
 mod charon;
 mod config;
 mod daemon;
+mod dark;
 mod failover;
 mod follower;
 mod ground;
@@ -158,12 +159,14 @@ pub enum Event {
     Delete,
     /// The cloud routes around its endpoint, and then deletes the SAs, as for its replacement.
     Replace,
+    /// Every path is cut, and then the gateway is killed: nothing must leave in clear.
+    Dark,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 7] =
-        [Self::Bfd, Self::Probe, Self::Dpd, Self::Drain, Self::Reload, Self::Delete, Self::Replace];
+    pub const ALL: [Self; 8] =
+        [Self::Bfd, Self::Probe, Self::Dpd, Self::Drain, Self::Reload, Self::Delete, Self::Replace, Self::Dark];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -175,6 +178,7 @@ impl Event {
             Self::Reload => "reload",
             Self::Delete => "delete",
             Self::Replace => "replace",
+            Self::Dark => "dark",
         }
     }
 
@@ -188,6 +192,7 @@ impl Event {
             Self::Reload => "a reload that changes another connection",
             Self::Delete => "the deletion of a tunnel by the cloud",
             Self::Replace => "the planned replacement of an endpoint",
+            Self::Dark => "a cut of every path,",
         }
     }
 
@@ -195,6 +200,8 @@ impl Event {
     const fn bound_ms(self, cloud: Cloud) -> f64 {
         match (self, cloud) {
             (Self::Bfd, _) => 500.0,
+            // It is interrupted until the paths are healed.
+            (Self::Dark, _) => f64::MAX,
             (Self::Probe, _) => 3_000.0,
             (Self::Dpd, Cloud::Simplon) => 7_000.0,
             // charon gives up after four retransmissions: 13 s after it asked, 15 s after it heard something last.
@@ -336,6 +343,18 @@ impl Options {
         if self.routes == Routes::Static && self.watch == Watch::HoldTimer {
             return Some("static routes have no hold timer");
         }
+        let is_tunnels = matches!(self.scenario, Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp);
+        match self.event {
+            Event::Dark if self.scenario != Scenario::TwoTunnels && !is_tunnels => {
+                return Some("only two-tunnels, nec-ix-vgw-bgp and alibaba-vgw-bgp go dark");
+            }
+            Event::Probe | Event::Dpd | Event::Drain | Event::Reload | Event::Delete | Event::Replace
+                if self.scenario != Scenario::TwoTunnels =>
+            {
+                return Some("only two-tunnels has this event");
+            }
+            _ => {}
+        }
         match (self.cloud, self.event) {
             (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
             (Cloud::Strongswan, Event::Probe) => Some("strongSwan does not probe its tunnels"),
@@ -377,6 +396,9 @@ impl fmt::Display for Options {
             (_, Watch::HoldTimer) => f.write_str(" hold-timer")?,
             (_, Watch::Bfd) => {}
         }
+        if self.scenario != Scenario::TwoTunnels && self.event == Event::Dark {
+            f.write_str(" dark")?;
+        }
         if self.scenario != Scenario::TwoTunnels && self.routes == Routes::Static {
             f.write_str(" static")?;
         }
@@ -404,6 +426,7 @@ pub fn cases() -> Vec<Options> {
     }
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
+    cases.push(Options { event: Event::Dark, ..Options::new(Scenario::AlibabaVgwBgp) });
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, active, is_up};
+use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
 use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
 use crate::routing::{Cloud, Event, Mode, Options, Stage};
@@ -83,7 +84,7 @@ fn tunnel(number: usize, is_customer: bool, options: &Options, ground: &Ground) 
         psk: format!("two tunnels, number {number}"),
         dpd: match options.event {
             Event::Dpd => "{ delay = \"2s\", timeout = \"6s\" }".into(),
-            Event::Bfd | Event::Probe | Event::Drain | Event::Reload | Event::Delete | Event::Replace => {
+            Event::Bfd | Event::Probe | Event::Drain | Event::Reload | Event::Delete | Event::Replace | Event::Dark => {
                 "{ delay = \"10s\", timeout = \"30s\" }".into()
             }
         },
@@ -99,7 +100,7 @@ fn watch(options: &Options) -> [(&'static str, &'static str); 2] {
         Event::Dpd => [("probe", ""), ("bfd", "")],
         // strongSwan has no BFD.
         _ if options.cloud == Cloud::Strongswan => [("probe", ""), ("bfd", "")],
-        Event::Bfd | Event::Drain | Event::Reload | Event::Delete | Event::Replace => {
+        Event::Bfd | Event::Drain | Event::Reload | Event::Delete | Event::Replace | Event::Dark => {
             [("probe", ""), ("bfd", "{ interval = \"100ms\", multiplier = 3 }")]
         }
     }
@@ -187,6 +188,10 @@ fn wait_for_both(stage: &mut Stage<'_>) -> Result<()> {
 
 fn event(stage: &mut Stage<'_>) -> Result<()> {
     let options = stage.options;
+    if options.event == Event::Dark {
+        let daemon = Dark { gateway: "cgw", cloud_net: VPC, protects: "the static route" };
+        return dark::play(stage, &daemon);
+    }
     let endpoint = stage.ground.cloud.gateway(0)?.public;
     let stream = stage.stream()?;
     let what = options.event.what();
@@ -203,6 +208,7 @@ fn event(stage: &mut Stage<'_>) -> Result<()> {
             move_the_cloud(stage)?;
             take_down_endpoint(stage)?;
         }
+        Event::Dark => {}
     }
     let losses = stage.settle(stream, Duration::from_secs(1))?;
     stage.reporter.event(what, &losses, options.event.bound_ms(options.cloud));
