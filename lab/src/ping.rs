@@ -69,6 +69,13 @@ pub(crate) fn ping_meanwhile(from: &Node, to: Ipv4Addr, count: u32, log: &Path) 
     Ok(Running { process, log: log.to_owned() })
 }
 
+/// Sends `count` pings from an address of the host, one each 2 ms, while something else happens.
+pub(crate) fn ping_fast(from: &Node, source: Ipv4Addr, to: Ipv4Addr, count: u32, log: &Path) -> Result<Running> {
+    let (count, source) = (count.to_string(), source.to_string());
+    let words = words(to, &["-c", &count, "-i", "0.002", "-W", "1", "-I", &source]);
+    Ok(Running { process: from.spawn(&words, &[], log)?, log: log.to_owned() })
+}
+
 impl Running {
     /// Whether some are still to be sent.
     pub(crate) fn is_running(&mut self) -> bool {

@@ -322,7 +322,7 @@ pub(crate) struct LabRunArgs {
     /// Modern algorithms in place of the documents' own
     #[arg(long)]
     pub(crate) modern: bool,
-    /// What happens to a tunnel: bfd, probe, dpd, drain, reload, delete, replace or dark (scenarios with several tunnels)
+    /// What happens to a tunnel: bfd, probe, dpd, drain, reload, delete, replace, dark or hand-over (scenarios with several tunnels)
     #[arg(long, value_name = "EVENT")]
     pub(crate) event: Option<String>,
     /// All tunnels carry traffic, each flow one (scenarios with several tunnels)

@@ -69,6 +69,9 @@ fn run_routed(scenario: routing::Scenario, args: &LabRunArgs) -> Result<Code, Fa
     if let Some(event) = &args.event {
         options.event = parse(event)?;
     }
+    if args.ike == Some(1) {
+        options.version = Version::V1;
+    }
     if args.active_active {
         options.mode = routing::Mode::ActiveActive;
     }

@@ -9,6 +9,7 @@
 //! | `rtt` | round trips |
 //! | `many` | a hundred tunnels under load, a thousand in memory |
 //! | `rekey` | new keys under load |
+//! | `handover` | another process takes the place of one with thousands of tunnels |
 //! | `bgp` | a million routes |
 //! | `gateways`, `wireguard`, `openvpn` | who is measured |
 //! | `path`, `swarm`, `responder`, `process` | the ground, and what the kernel counts |
@@ -21,6 +22,7 @@ mod bgp;
 mod data;
 mod figures;
 mod gateways;
+mod handover;
 pub mod handshakes;
 pub mod idle;
 mod many;
@@ -75,14 +77,25 @@ pub enum Part {
     Many,
     /// New keys under load.
     Rekey,
+    /// Another process in the place of a gateway.
+    HandOver,
     /// Many routes.
     Bgp,
 }
 
 impl Part {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 8] =
-        [Self::Handshakes, Self::Idle, Self::Data, Self::Small, Self::Rtt, Self::Many, Self::Rekey, Self::Bgp];
+    pub const ALL: [Self; 9] = [
+        Self::Handshakes,
+        Self::Idle,
+        Self::Data,
+        Self::Small,
+        Self::Rtt,
+        Self::Many,
+        Self::Rekey,
+        Self::HandOver,
+        Self::Bgp,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -94,6 +107,7 @@ impl Part {
             Self::Rtt => "rtt",
             Self::Many => "many",
             Self::Rekey => "rekey",
+            Self::HandOver => "hand-over",
             Self::Bgp => "bgp",
         }
     }
@@ -145,6 +159,7 @@ fn measure(part: Part, rounds: u32, report: &mut Report, shell: &Shell) -> Resul
         Part::Rtt => rtt::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
         Part::Many => many::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
         Part::Rekey => rekey::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
+        Part::HandOver => handover::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
         Part::Bgp => bgp::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
     };
     match found {

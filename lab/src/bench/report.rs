@@ -103,6 +103,13 @@ const REKEY: [Column; 5] = [
     ("lost", "LOST", 0),
     ("tcp_sent_again", "TCP SENT AGAIN", 0),
 ];
+const HAND_OVER: [Column; 5] = [
+    ("pause_ms", "WAITING MS", 1),
+    ("whole_ms", "WHOLE MS", 0),
+    ("packets", "PACKETS", 0),
+    ("lost", "LOST", 0),
+    ("touched", "TUNNELS LEFT", 0),
+];
 const BGP: [Column; 6] = [
     ("load_s", "LOADED S", 2),
     ("kernel_s", "IN KERNEL S", 2),
@@ -236,6 +243,11 @@ impl Report {
         if let Some(lost) = lost.and_then(|row| row.figures.get("lost")) {
             goals.push(Goal::at_most("packets lost in a round of rekeys, at worst", 0.0, "", lost.max));
         }
+        let of_hand_overs = self.rows.iter().filter(|row| row.part == Part::HandOver);
+        let lost = of_hand_overs.filter_map(|row| row.figures.get("lost")).map(|lost| lost.max).reduce(f64::max);
+        if let Some(lost) = lost {
+            goals.push(Goal::at_most("packets lost in a hand-over, at worst", 0.0, "", lost));
+        }
         goals
     }
 
@@ -305,6 +317,7 @@ impl fmt::Display for Report {
         self.write_rows(f, Part::Rtt, "ROUND TRIPS", &RTT)?;
         self.write_rows(f, Part::Many, "MANY TUNNELS", &MANY)?;
         self.write_rows(f, Part::Rekey, "REKEYING", &REKEY)?;
+        self.write_rows(f, Part::HandOver, "HAND-OVER", &HAND_OVER)?;
         self.write_rows(f, Part::Bgp, "BGP", &BGP)?;
         if !self.skipped.is_empty() {
             let rows = self.skipped.iter().map(|skipped| vec![skipped.what.clone(), skipped.why.clone()]);

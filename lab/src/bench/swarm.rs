@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
 use crate::peer::strongswan::{make_swanctl_directory, swanctl};
 use crate::peer::{PeerKind, simplon, tail, write_private};
+use crate::ping::{Running, ping_fast};
 use crate::shell::{Process, Shell};
 
 /// All networks behind the first gateway, one of 256 addresses for each tunnel.
@@ -36,6 +37,9 @@ const ESP: &str = "aes128gcm16";
 pub(super) struct Daemon {
     process: Process,
     dir: PathBuf,
+    log: PathBuf,
+    /// How many there were, one after the other.
+    processes: u32,
     pub(super) empty_kb: u64,
 }
 
@@ -56,6 +60,11 @@ pub(super) struct Swarm {
 
 impl Swarm {
     pub(super) fn build(kind: PeerKind, tunnels: u32, shell: &Shell) -> Result<Self> {
+        Self::build_telling(kind, tunnels, "error", shell)
+    }
+
+    /// The same, with simplon telling of this and what is worse.
+    pub(super) fn build_telling(kind: PeerKind, tunnels: u32, level: &str, shell: &Shell) -> Result<Self> {
         let lab = Lab::new(shell)?;
         let ends = Ends::build(&lab)?;
         for place in &ends.places {
@@ -72,7 +81,9 @@ impl Swarm {
         let [near_dir, far_dir] = [lab.subdir("gw-a")?, lab.subdir("gw-b")?];
         let start = |node: &Node, dir: PathBuf, which| match kind {
             PeerKind::Strongswan => start_strongswan(node, dir, which),
-            PeerKind::Simplon | PeerKind::StrongswanKernel | PeerKind::Libreswan => start_simplon(node, dir, which),
+            PeerKind::Simplon | PeerKind::StrongswanKernel | PeerKind::Libreswan => {
+                start_simplon(node, dir, which, level)
+            }
         };
         let far = start(&ends.places[1].node, far_dir, None)?;
         // Its connections count as part of the tunnels: empty is what the other was before it had peers.
@@ -100,6 +111,35 @@ impl Swarm {
         let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
         let connections = status["connections"].as_array().cloned().unwrap_or_default();
         Ok(connections.iter().filter(|connection| connection["state"] == "up").count() as u64)
+    }
+
+    /// Sends pings through the first tunnel while something else happens.
+    pub(super) fn ping(&self, count: u32) -> Result<Running> {
+        ping_fast(&self.ends.hosts[0], FIRST, HOSTS[1], count, &self.lab.dir().join("pings"))
+    }
+
+    /// Lets another process take the place of a gateway: how long that took, and how long packets waited.
+    pub(super) fn hand_over(&mut self, which: usize) -> Result<(Duration, Duration)> {
+        let (node, daemon) = (&self.ends.places[which].node, &mut self.daemons[which]);
+        daemon.processes += 1;
+        let (conf, socket) = (shown(&daemon.dir.join("simplon.toml")), shown(&daemon.dir.join("socket")));
+        let program = program()?;
+        let words = [&*program, "gateway", "-c", &conf, "--socket", &socket, "--log", "info", "--hand-over"];
+        let start = clock::now();
+        let log = daemon.dir.join(format!("log-{}", daemon.processes));
+        let next = node.spawn(&words, &[], &log)?;
+        let mut former = std::mem::replace(&mut daemon.process, next);
+        let ended = former.finish(Duration::from_secs(20));
+        let said = fs::read_to_string(&daemon.log).unwrap_or_default();
+        daemon.log = log;
+        let whole = clock::now() - start;
+        match (ended, waited(&said)) {
+            (Ok(true), Some(pause)) => Ok((whole, pause)),
+            _ => {
+                let next = tail(&fs::read_to_string(&daemon.log).unwrap_or_default(), 5);
+                Err(Error::Command { line: daemon.process.line().into(), said: tail(&said, 5) + &next })
+            }
+        }
     }
 
     /// Megabits a second of so many streams together, and how many were alive.
@@ -137,11 +177,11 @@ impl Swarm {
     }
 }
 
-fn start_simplon(node: &Node, dir: PathBuf, tunnels: Option<u32>) -> Result<Daemon> {
+fn start_simplon(node: &Node, dir: PathBuf, tunnels: Option<u32>, level: &str) -> Result<Daemon> {
     let (conf, socket) = (shown(&dir.join("simplon.toml")), shown(&dir.join("socket")));
     write_private(Path::new(&conf), &simplon_toml(tunnels))?;
     let program = program()?;
-    let words = [&*program, "gateway", "-c", &conf, "--socket", &socket, "--log", "error"];
+    let words = [&*program, "gateway", "-c", &conf, "--socket", &socket, "--log", level];
     let process = node.spawn(&words, &[], &dir.join("log"))?;
     let status = [&*program, "status", "--json", "--socket", &socket];
     once_up(process, dir, || Ok(node.output(&status)?.ok))
@@ -166,7 +206,13 @@ fn once_up(mut process: Process, dir: PathBuf, mut is_up: impl FnMut() -> Result
         return Err(Error::Command { line: process.line().into(), said });
     }
     let empty_kb = resident_kb(process.pid())?;
-    Ok(Daemon { process, dir, empty_kb })
+    Ok(Daemon { process, log: dir.join("log"), processes: 1, dir, empty_kb })
+}
+
+/// How long packets waited, in the words of the process that handed over.
+fn waited(log: &str) -> Option<Duration> {
+    let (_, said) = log.rsplit_once("packets waited for ")?;
+    Some(Duration::from_micros(said.split_whitespace().next()?.parse().ok()?))
 }
 
 fn program() -> Result<String> {
@@ -268,6 +314,13 @@ mod tests {
             assert_eq!(config.connections.len(), connections);
         }
         assert_eq!((own_network(0, 2), own_network(255, 1_000)), ("10.128.0.0/24".into(), "10.128.255.0/24".into()));
+    }
+
+    #[test]
+    fn the_pause_of_a_hand_over_is_read_from_the_log() {
+        let said = "INFO gateway starts\nINFO another process goes on; packets waited for 1234 us\n";
+        assert_eq!(waited(said), Some(Duration::from_micros(1_234)));
+        assert_eq!(waited("INFO gateway starts\n"), None);
     }
 
     #[test]

@@ -71,6 +71,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets another process take its place; how long packets waited, in its own words.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub(super) fn hand_over(&mut self) -> Result<String> {
+        let (configuration, socket) = (self.dir.join("simplon.toml"), self.socket());
+        let [configuration, socket] = [configuration, socket].map(|path| path.to_string_lossy().into_owned());
+        let words = [&self.program, "gateway", "-c", &configuration, "--socket", &socket, "--hand-over"];
+        let next = self.node.spawn(&words, &[], &self.dir.join("log-next"))?;
+        let line = next.line().to_owned();
+        let ended = match self.process.replace(next) {
+            Some(mut former) => former.finish(Duration::from_secs(15)),
+            None => Ok(false),
+        };
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let pause =
+            log.rsplit_once("packets waited for ").map(|(_, text)| text.lines().next().unwrap_or(text).to_owned());
+        let pause = pause.filter(|_| ended.is_ok_and(|well| well));
+        pause.ok_or_else(|| Error::Command { line, said: self.log_tail(10) })
+    }
+
     /// What it is called in the topology.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -145,7 +167,8 @@ impl Daemon {
 
     /// The last lines of its log.
     pub(super) fn log_tail(&self, lines: usize) -> String {
-        tail(&fs::read_to_string(self.dir.join("log")).unwrap_or_default(), lines)
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        tail(&(read("log") + &read("log-next")), lines)
     }
 
     /// Ends it as a power cut would.

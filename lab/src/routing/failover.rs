@@ -35,7 +35,9 @@ fn cases() -> Vec<Options> {
     let measured = Event::ALL.into_iter().filter(|event| *event != Event::Dark);
     let mut cases: Vec<Options> = measured.map(|event| Options { event, ..two.clone() }).collect();
     cases.push(Options { mode: Mode::ActiveActive, ..two.clone() });
-    cases.push(Options { event: Event::Dpd, cloud: Cloud::Strongswan, ..two });
+    for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
+        cases.push(Options { event, cloud: Cloud::Strongswan, ..two.clone() });
+    }
     for scenario in [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp, Scenario::TwoDevices] {
         cases.push(Options::new(scenario));
     }

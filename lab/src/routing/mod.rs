@@ -32,6 +32,7 @@ use crate::netns::Lab;
 use crate::peer::{simplon, strongswan};
 use crate::ping::PATTERN;
 use crate::shell::{Out, Shell};
+use crate::spec::Version;
 use crate::wire::{Inner, Tally};
 
 use self::charon::Charon;
@@ -161,12 +162,23 @@ pub enum Event {
     Replace,
     /// Every path is cut, and then the gateway is killed: nothing must leave in clear.
     Dark,
+    /// Another process takes the place of the customer's gateway.
+    HandOver,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 8] =
-        [Self::Bfd, Self::Probe, Self::Dpd, Self::Drain, Self::Reload, Self::Delete, Self::Replace, Self::Dark];
+    pub const ALL: [Self; 9] = [
+        Self::Bfd,
+        Self::Probe,
+        Self::Dpd,
+        Self::Drain,
+        Self::Reload,
+        Self::Delete,
+        Self::Replace,
+        Self::Dark,
+        Self::HandOver,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -179,6 +191,7 @@ impl Event {
             Self::Delete => "delete",
             Self::Replace => "replace",
             Self::Dark => "dark",
+            Self::HandOver => "hand-over",
         }
     }
 
@@ -193,6 +206,7 @@ impl Event {
             Self::Delete => "the deletion of a tunnel by the cloud",
             Self::Replace => "the planned replacement of an endpoint",
             Self::Dark => "a cut of every path,",
+            Self::HandOver => "the hand-over to another process, and new keys after it,",
         }
     }
 
@@ -208,7 +222,7 @@ impl Event {
             (Self::Dpd, Cloud::Strongswan) => 17_000.0,
             // strongSwan forgets its SAs with the answer to its DELETE, while the cloud still routes to it.
             (Self::Delete | Self::Replace, Cloud::Strongswan) => 200.0,
-            (Self::Delete | Self::Replace, Cloud::Simplon) | (Self::Drain | Self::Reload, _) => 0.0,
+            (Self::Delete | Self::Replace, Cloud::Simplon) | (Self::Drain | Self::Reload | Self::HandOver, _) => 0.0,
         }
     }
 }
@@ -301,6 +315,8 @@ pub struct Options {
     pub mode: Mode,
     /// What the cloud's endpoints are.
     pub cloud: Cloud,
+    /// The version of IKE, in `two-tunnels`; the others have that of their documents.
+    pub version: Version,
     /// What watches the sessions of BGP.
     pub watch: Watch,
     /// How the ends learn of each other's networks; `two-tunnels` has static routes, whatever is said here.
@@ -324,6 +340,7 @@ impl Options {
             event: Event::Bfd,
             mode: Mode::default(),
             cloud: Cloud::default(),
+            version: Version::V2,
             watch: Watch::default(),
             routes: Routes::default(),
             json: false,
@@ -348,7 +365,13 @@ impl Options {
             Event::Dark if self.scenario != Scenario::TwoTunnels && !is_tunnels => {
                 return Some("only two-tunnels, nec-ix-vgw-bgp and alibaba-vgw-bgp go dark");
             }
-            Event::Probe | Event::Dpd | Event::Drain | Event::Reload | Event::Delete | Event::Replace
+            Event::Probe
+            | Event::Dpd
+            | Event::Drain
+            | Event::Reload
+            | Event::Delete
+            | Event::Replace
+            | Event::HandOver
                 if self.scenario != Scenario::TwoTunnels =>
             {
                 return Some("only two-tunnels has this event");
@@ -408,6 +431,9 @@ impl fmt::Display for Options {
         if self.cloud != Cloud::Simplon {
             write!(f, " {}", self.cloud)?;
         }
+        if self.scenario == Scenario::TwoTunnels && self.version == Version::V1 {
+            f.write_str(" ikev1")?;
+        }
         Ok(())
     }
 }
@@ -430,8 +456,12 @@ pub fn cases() -> Vec<Options> {
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }
-    for event in [Event::Dpd, Event::Drain, Event::Delete] {
-        cases.push(Options { event, cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) });
+    let against_strongswan = Options { cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) };
+    for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
+        cases.push(Options { event, ..against_strongswan.clone() });
+    }
+    for event in [Event::Drain, Event::HandOver] {
+        cases.push(Options { event, version: Version::V1, ..against_strongswan.clone() });
     }
     cases
 }

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::clock;
 use crate::error::Result;
 use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
-use crate::routing::daemon::{Daemon, active, is_up};
+use crate::routing::daemon::{Daemon, active, is_up, list};
 use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
 use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
@@ -75,8 +77,8 @@ fn tunnel(number: usize, is_customer: bool, options: &Options, ground: &Ground) 
     let (local, remote) = if is_customer { (customer, endpoint) } else { (endpoint, customer) };
     Ok(Tunnel {
         name: if is_customer { format!("tunnel{number}") } else { format!("vgw{number}") },
-        version: Version::V2,
-        suite: Suite::Modern,
+        version: options.version,
+        suite: if options.version == Version::V1 { Suite::Classic } else { Suite::Modern },
         local_id: local.clone(),
         remote_id: remote.clone(),
         local,
@@ -84,9 +86,14 @@ fn tunnel(number: usize, is_customer: bool, options: &Options, ground: &Ground) 
         psk: format!("two tunnels, number {number}"),
         dpd: match options.event {
             Event::Dpd => "{ delay = \"2s\", timeout = \"6s\" }".into(),
-            Event::Bfd | Event::Probe | Event::Drain | Event::Reload | Event::Delete | Event::Replace | Event::Dark => {
-                "{ delay = \"10s\", timeout = \"30s\" }".into()
-            }
+            Event::Bfd
+            | Event::Probe
+            | Event::Drain
+            | Event::Reload
+            | Event::Delete
+            | Event::Replace
+            | Event::Dark
+            | Event::HandOver => "{ delay = \"10s\", timeout = \"30s\" }".into(),
         },
         starts: is_customer,
         inside: if is_customer { format!("{net}.2/30") } else { format!("{net}.1/30") },
@@ -97,7 +104,8 @@ fn tunnel(number: usize, is_customer: bool, options: &Options, ground: &Ground) 
 fn watch(options: &Options) -> [(&'static str, &'static str); 2] {
     match options.event {
         Event::Probe => [("probe", "true"), ("bfd", "")],
-        Event::Dpd => [("probe", ""), ("bfd", "")],
+        // BFD rests over a hand-over.
+        Event::Dpd | Event::HandOver => [("probe", ""), ("bfd", "")],
         // strongSwan has no BFD.
         _ if options.cloud == Cloud::Strongswan => [("probe", ""), ("bfd", "")],
         Event::Bfd | Event::Drain | Event::Reload | Event::Delete | Event::Replace | Event::Dark => {
@@ -178,8 +186,7 @@ fn wait_for_both(stage: &mut Stage<'_>) -> Result<()> {
     let took = clock::wait_for("both tunnels", Duration::from_secs(25), || {
         let status = customer.status()?;
         let both = is_up(&status, "tunnel1") && is_up(&status, "tunnel2");
-        let all_healthy =
-            crate::routing::daemon::list(&status["vpns"][0]["tunnels"]).all(|tunnel| tunnel["is_healthy"] == true);
+        let all_healthy = list(&status["vpns"][0]["tunnels"]).all(|tunnel| tunnel["is_healthy"] == true);
         Ok(both && all_healthy && active(&status) == wanted)
     })?;
     stage.reporter.step(format!("both tunnels are up, {:.2} s later", took.as_secs_f64()));
@@ -208,6 +215,7 @@ fn event(stage: &mut Stage<'_>) -> Result<()> {
             move_the_cloud(stage)?;
             take_down_endpoint(stage)?;
         }
+        Event::HandOver => hand_over(stage)?,
         Event::Dark => {}
     }
     let losses = stage.settle(stream, Duration::from_secs(1))?;
@@ -215,8 +223,8 @@ fn event(stage: &mut Stage<'_>) -> Result<()> {
     let status = stage.daemon("cgw")?.status()?;
     let now = active(&status);
     let expected = match (options.event, options.mode) {
-        (Event::Reload, Mode::ActiveActive) => vec!["tunnel1", "tunnel2"],
-        (Event::Reload, Mode::ActiveStandby) => vec!["tunnel1"],
+        (Event::Reload | Event::HandOver, Mode::ActiveActive) => vec!["tunnel1", "tunnel2"],
+        (Event::Reload | Event::HandOver, Mode::ActiveStandby) => vec!["tunnel1"],
         _ => vec!["tunnel2"],
     };
     let why = status["vpns"][0]["why"].as_str().unwrap_or_default().to_owned();
@@ -247,6 +255,39 @@ fn drain(stage: &mut Stage<'_>) -> Result<()> {
     let said = stage.daemon("cgw")?.said();
     stage.reporter.check("the tunnel becomes quiet and is taken down", done, said.trim().to_owned());
     Ok(())
+}
+
+/// Another process takes the customer's gateway over, and makes new keys with both peers.
+fn hand_over(stage: &mut Stage<'_>) -> Result<()> {
+    let before = stage.daemon("cgw")?.status()?;
+    let daemon = stage.daemons.iter_mut().find(|daemon| daemon.name() == "cgw");
+    let pause = daemon.map(Daemon::hand_over).transpose()?.unwrap_or_default();
+    let after = stage.daemon("cgw")?.status()?;
+    let held = !spis(&before).is_empty() && spis(&before) == spis(&after);
+    stage.reporter.check("the SAs are the same", held, format!("{}; packets waited {pause}", spis(&after).join(", ")));
+    for more in [&["--ike"][..], &[]] {
+        for tunnel in ["tunnel1", "tunnel2"] {
+            stage.daemon("cgw")?.ask(&[&["rekey", tunnel], more].concat())?;
+        }
+        clock::sleep(Duration::from_secs(1))?;
+    }
+    let renewed = spis(&stage.daemon("cgw")?.status()?);
+    let held = renewed.len() == spis(&after).len() && !renewed.iter().any(|spi| spis(&after).contains(spi));
+    stage.reporter.check("both peers make new keys with the new process", held, renewed.join(", "));
+    Ok(())
+}
+
+/// The SPIs of every SA of IKE and ESP that is in use.
+fn spis(status: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |connection: &Value| -> Vec<String> {
+        let ike = list(&connection["ike_sas"]).filter(|sa| sa["state"] == "established");
+        let ike = ike.map(|sa| text(&sa["initiator_spi"]));
+        let esp =
+            list(&connection["children"]).flat_map(|child| list(&child["sas"])).filter(|sa| sa["state"] == "active");
+        ike.chain(esp.map(|sa| text(&sa["inbound_spi"]))).collect()
+    };
+    list(&status["connections"]).flat_map(of).collect()
 }
 
 /// The cloud's operator moves its traffic away from the first endpoint.
