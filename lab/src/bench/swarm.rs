@@ -23,8 +23,8 @@ use crate::peer::{PeerKind, simplon, tail, write_private};
 use crate::ping::{Running, ping_fast};
 use crate::shell::{Process, Shell};
 
-/// All networks behind the first gateway, one of 256 addresses for each tunnel.
-const NETWORK: &str = "10.128.0.0/14";
+/// All networks behind the first gateway, one of 256 addresses for each of 4,096 tunnels.
+const NETWORK: &str = "10.128.0.0/12";
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
 const STEP: u32 = 256;
 /// Behind the second.
