@@ -369,6 +369,10 @@ pub(crate) struct LabFailoverArgs {
     /// Only those whose case has this word in it
     #[arg(value_name = "WORD")]
     pub(crate) words: Vec<String>,
+    /// Keep the rounds in this file, and count those that are in it already: the table in several sittings (0 rounds: what
+    /// there is)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) add_to: Option<PathBuf>,
     /// The figures as JSON, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -135,7 +135,12 @@ fn failover(args: &LabFailoverArgs) -> Result<Code, Failed> {
     let progress = |case: &str| {
         let _ = std::io::Write::write_all(&mut err, format!("{case}\n").as_bytes());
     };
-    let rows = routing::failover(args.rounds, &args.words, progress).map_err(failed)?;
+    let mut rounds = match &args.add_to {
+        Some(file) => routing::Rounds::kept_in(file).map_err(failed)?,
+        None => routing::Rounds::default(),
+    };
+    routing::failover(&mut rounds, args.rounds, &args.words, progress).map_err(failed)?;
+    let rows = rounds.rows();
     if args.json { say_json(&rows) } else { say(&routing::failover_table(&rows)) }
 }
 

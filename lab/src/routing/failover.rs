@@ -1,11 +1,14 @@
 //! What each failover costs: every event several times, and the medians.
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::routing::{Cloud, Event, Mode, Options, Routes, Scenario, Watch, run};
+use crate::error::{Error, Result};
+use crate::routing::{Cloud, Event, Losses, Mode, Options, Routes, Scenario, Watch, run};
 use crate::shell::Out;
 
 /// A row of the table.
@@ -46,51 +49,111 @@ fn cases() -> Vec<Options> {
     cases
 }
 
-/// Runs every failover `rounds` times; `progress` hears each case as it begins. What cannot be run here is left out.
+/// What one round found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// The case.
+    pub case: String,
+    /// What happened, and what it cost: the longest interruption out and back in milliseconds, and the packets lost in both
+    /// directions.
+    pub events: Vec<(String, [f64; 3])>,
+    /// Whether every check held.
+    pub passed: bool,
+}
+
+/// Rounds of failovers, and the file that they are kept in, where there is one.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    file: Option<PathBuf>,
+    rounds: Vec<Round>,
+}
+
+impl Rounds {
+    /// Those in a file, a JSON object a line, to which more will be added; none when there is no such file yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or holds something else.
+    pub fn kept_in(file: &Path) -> Result<Self> {
+        let text = match fs::read_to_string(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|e| Error::io(format!("reading {}", file.display()), e))?,
+        };
+        let read = |line| {
+            serde_json::from_str(line)
+                .map_err(|e| Error::Asked(format!("{}: {e}: no rounds of failovers", file.display())))
+        };
+        Ok(Self { file: Some(file.to_owned()), rounds: text.lines().map(read).collect::<Result<_>>()? })
+    }
+
+    fn push(&mut self, round: Round) -> Result<()> {
+        if let Some(path) = &self.file {
+            let line = serde_json::to_string(&round).unwrap_or_default() + "\n";
+            let open = File::options().create(true).append(true).open(path);
+            let written = open.and_then(|mut file| file.write_all(line.as_bytes()));
+            written.map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+        self.rounds.push(round);
+        Ok(())
+    }
+
+    /// A row for each event of each case, in the order in which they came first.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut found: Vec<(&str, &str, Vec<[f64; 3]>)> = Vec::new();
+        for round in &self.rounds {
+            for (what, sample) in &round.events {
+                let is_it = |(case, known, _): &&mut (&str, &str, Vec<_>)| *case == round.case && known == what;
+                match found.iter_mut().find(is_it) {
+                    Some((_, _, samples)) => samples.push(*sample),
+                    None => found.push((&round.case, what, vec![*sample])),
+                }
+            }
+        }
+        let row = |(case, what, samples): (&str, &str, Vec<[f64; 3]>)| {
+            let of = |index: usize| samples.iter().map(|sample| sample[index]).collect::<Vec<_>>();
+            let worst_ms = samples.iter().flat_map(|sample| &sample[..2]).fold(0.0, |worst: f64, ms| worst.max(*ms));
+            Row {
+                case: case.to_owned(),
+                what: what.to_owned(),
+                rounds: samples.len(),
+                failed: self.rounds.iter().filter(|round| round.case == case && !round.passed).count(),
+                out_ms: median(of(0)),
+                back_ms: median(of(1)),
+                worst_ms,
+                lost: median(of(2)),
+            }
+        };
+        found.into_iter().map(row).collect()
+    }
+}
+
+/// Runs the failover that these words name, or every one whose case has all of them in it, `count` times, and adds that to `rounds`; `progress` hears
+/// each case as it begins. What cannot be run here is left out.
 ///
 /// # Errors
 ///
-/// After Ctrl-C, or when a lab cannot be built.
-pub fn failover(rounds: usize, words: &[String], mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = Vec::new();
-    let wanted = |case: &Options| words.iter().all(|word| case.to_string().split(' ').any(|part| part == word));
-    for case in cases().into_iter().filter(wanted) {
+/// After Ctrl-C, when a lab cannot be built, or when a round cannot be kept.
+pub fn failover(rounds: &mut Rounds, count: usize, words: &[String], mut progress: impl FnMut(&str)) -> Result<()> {
+    let whole = words.join(" ");
+    let is_named = cases().iter().any(|case| case.to_string() == whole);
+    let has_all = |case: &str| words.iter().all(|word| case.split(' ').any(|part| part == word));
+    let wanted = |case: &str| if is_named { case == whole } else { has_all(case) };
+    for case in cases().into_iter().filter(|case| wanted(&case.to_string())) {
         if let Some(missing) = case.missing() {
             progress(&format!("{case}: left out: {missing}"));
             continue;
         }
         progress(&case.to_string());
-        let mut found: Vec<(String, Vec<[f64; 3]>)> = Vec::new();
-        let mut failed = 0;
-        for _ in 0..rounds {
-            let out: Out = Box::new(std::io::sink());
+        for _ in 0..count {
+            let out: Out = Box::new(io::sink());
             let report = run(&Options { json: true, ..case.clone() }, out)?;
-            failed += usize::from(!report.passed);
-            for event in report.events {
-                let sample =
-                    [event.losses.out.interrupted_ms, event.losses.back.interrupted_ms, f64::from(event.losses.lost())];
-                match found.iter_mut().find(|(what, _)| *what == event.what) {
-                    Some((_, samples)) => samples.push(sample),
-                    None => found.push((event.what, vec![sample])),
-                }
-            }
-        }
-        for (what, samples) in found {
-            let of = |index: usize| samples.iter().map(|sample| sample[index]).collect::<Vec<_>>();
-            let worst_ms = samples.iter().flat_map(|sample| &sample[..2]).fold(0.0, |worst: f64, ms| worst.max(*ms));
-            rows.push(Row {
-                case: case.to_string(),
-                what,
-                rounds: samples.len(),
-                failed,
-                out_ms: median(of(0)),
-                back_ms: median(of(1)),
-                worst_ms,
-                lost: median(of(2)),
-            });
+            let sample =
+                |losses: &Losses| [losses.out.interrupted_ms, losses.back.interrupted_ms, f64::from(losses.lost())];
+            let events = report.events.iter().map(|event| (event.what.clone(), sample(&event.losses))).collect();
+            rounds.push(Round { case: case.to_string(), events, passed: report.passed })?;
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The rows for a person.
@@ -131,6 +194,23 @@ fn median(mut samples: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_that_are_kept_are_read_again_and_counted_together() {
+        let dir = std::env::temp_dir().join(format!("simplon-rounds-{}", std::process::id()));
+        let round =
+            |ms: f64| Round { case: "a bfd".into(), events: vec![("a cut".into(), [ms, 0.0, 1.0])], passed: ms < 9.0 };
+        for ms in [1.0, 3.0, 9.0] {
+            let mut rounds = Rounds::kept_in(&dir).unwrap();
+            rounds.push(round(ms)).unwrap();
+        }
+        let rows = Rounds::kept_in(&dir).unwrap().rows();
+        fs::write(&dir, "something else").unwrap();
+        assert!(Rounds::kept_in(&dir).is_err());
+        fs::remove_file(&dir).unwrap();
+        assert_eq!((rows.len(), rows[0].rounds, rows[0].failed), (1, 3, 1));
+        assert!((rows[0].out_ms - 3.0).abs() < 1e-9 && (rows[0].worst_ms - 9.0).abs() < 1e-9);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -41,7 +41,7 @@ use self::follower::Follower;
 use self::ground::Ground;
 use self::report::Reporter;
 
-pub use failover::{Row, failover, failover_table};
+pub use failover::{Round, Rounds, Row, failover, failover_table};
 pub use loss::Loss;
 pub use report::{Event as EventReport, Log, Report};
 pub use stream::{Host, INTERVAL, Losses, Stream};
