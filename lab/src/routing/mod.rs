@@ -360,23 +360,23 @@ impl Options {
         if self.routes == Routes::Static && self.watch == Watch::HoldTimer {
             return Some("static routes have no hold timer");
         }
-        let is_tunnels = matches!(self.scenario, Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp);
-        match self.event {
-            Event::Dark if self.scenario != Scenario::TwoTunnels && !is_tunnels => {
-                return Some("only two-tunnels, nec-ix-vgw-bgp and alibaba-vgw-bgp go dark");
-            }
+        let is_two_tunnels = self.scenario == Scenario::TwoTunnels;
+        let has_event = match self.event {
+            Event::Bfd => true,
+            Event::Dark => is_two_tunnels || matches!(self.scenario, Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp),
             Event::Probe
             | Event::Dpd
             | Event::Drain
             | Event::Reload
             | Event::Delete
             | Event::Replace
-            | Event::HandOver
-                if self.scenario != Scenario::TwoTunnels =>
-            {
-                return Some("only two-tunnels has this event");
-            }
-            _ => {}
+            | Event::HandOver => is_two_tunnels,
+        };
+        if !has_event {
+            return Some("this scenario has no such event");
+        }
+        if self.version == Version::V1 && !is_two_tunnels {
+            return Some("the version of IKE is that of the scenario's documents");
         }
         match (self.cloud, self.event) {
             (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
