@@ -262,8 +262,9 @@ pub(super) fn devices_steps(stage: &mut Stage<'_>) -> Result<()> {
     let stream = stage.stream()?;
     stage.reporter.step("the first device loses its power");
     let first = stage.ground.customer.gateway(0)?.node.clone();
-    // The cables first: as soon as its tunnels are gone, a device that still lived would send by its default route.
-    for device in ["inside", "outside"] {
+    // The cables first, and that to the internet before the other: a device that still lived without tunnels, or without
+    // its site, would send by its default route.
+    for device in ["outside", "inside"] {
         first.ip(&["link", "set", "dev", device, "down"])?;
     }
     if let Some(daemon) = stage.daemons.iter_mut().find(|daemon| daemon.name() == "cgw1") {

@@ -54,7 +54,8 @@ impl Daemon {
         let env: [(&str, &OsStr); 1] = [("RUST_BACKTRACE", OsStr::new("1"))];
         let configuration = self.dir.join("simplon.toml").to_string_lossy().into_owned();
         let socket = self.socket();
-        let words = [&self.program, "gateway", "-c", &configuration, "--socket", &socket.to_string_lossy()];
+        let socket_name = socket.to_string_lossy();
+        let words = ahead_of_others(&[&self.program, "gateway", "-c", &configuration, "--socket", &socket_name]);
         let log = self.dir.join("log");
         let mut process = self.node.spawn(&words, &env, &log)?;
         // Traffic is held from the moment on at which it says so; where there is no connection, none is.
@@ -79,7 +80,8 @@ impl Daemon {
     pub(super) fn hand_over(&mut self) -> Result<String> {
         let (configuration, socket) = (self.dir.join("simplon.toml"), self.socket());
         let [configuration, socket] = [configuration, socket].map(|path| path.to_string_lossy().into_owned());
-        let words = [&self.program, "gateway", "-c", &configuration, "--socket", &socket, "--hand-over"];
+        let words =
+            ahead_of_others(&[&self.program, "gateway", "-c", &configuration, "--socket", &socket, "--hand-over"]);
         let next = self.node.spawn(&words, &[], &self.dir.join("log-next"))?;
         let line = next.line().to_owned();
         let ended = match self.process.replace(next) {
@@ -183,6 +185,12 @@ impl Daemon {
     pub(super) fn stop(&mut self) {
         self.process = None;
     }
+}
+
+/// A command that is run before what else wants the processors, as the service is by its unit, so that compilers beside it
+/// do not starve BFD. Where that is not permitted, `nice` says so in the log and runs it all the same.
+fn ahead_of_others<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [&["nice", "-n", "-10"], words].concat()
 }
 
 /// The elements of an array, or nothing.
