@@ -124,6 +124,9 @@ impl Cause {
     }
 }
 
+/// The kind of an offer that says whether ESP travels in UDP.
+pub(crate) const ENCAPSULATION: &str = "encapsulation";
+
 /// A proposal or selector as one side put it: alternatives per kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer(Vec<(&'static str, Vec<String>)>);
@@ -254,6 +257,12 @@ impl fmt::Display for Failure {
             && !differences.is_empty()
         {
             write!(f, "; nearest: {ours} here and {theirs} there differ in {}", differences.join(" and "))?;
+            if differences == [ENCAPSULATION] {
+                f.write_str(
+                    " (one side sees a NAT and the other does not: something on the path changes IKE messages, or one \
+                     side forces or forbids encapsulation)",
+                )?;
+            }
         }
         for fix in &self.fixes {
             write!(f, "; {} ", if self.fixes.len() == 1 { "change" } else { "check" })?;

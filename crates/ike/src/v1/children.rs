@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(3);
 /// From the end of the session in which an SA should have been confirmed until it is deleted, if no packet does it.
 const ORPHANED: Duration = Duration::from_secs(30);
+/// SPIs that are remembered because they were deleted before we heard of them.
+const MAX_DELETED: usize = 32;
 /// How often the delete is repeated while nothing shows that the peer has read it: no answer comes to a delete, and
 /// a peer that missed it would go on sending to nobody.
 const REPEATS: u8 = 4;
@@ -442,6 +444,8 @@ impl Established {
     pub(super) fn handle_delete(&mut self, spi: Spi, link: &Link, ctx: &mut Context<'_>) {
         if let Some(id) = self.children.iter().find(|child| child.spis.1 == spi).map(|child| child.id) {
             self.lose_child(id, CloseReason::PeerDeleted, link, ctx);
+        } else if self.has_quick_under_way() && self.deleted.len() < MAX_DELETED {
+            self.deleted.push(spi);
         }
     }
 
@@ -449,8 +453,8 @@ impl Established {
     /// when the configuration says that the child is to be up.
     fn lose_child(&mut self, id: SaId, reason: CloseReason, link: &Link, ctx: &mut Context<'_>) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let (was_active, mut want) = (child.is_active(), child.want(ctx.now));
-        self.settle_quick(id, ctx);
+        let (was_active, want) = (child.is_active(), child.want(ctx.now));
+        self.forsake_quick(id, ctx);
         self.remove_child(id, reason, ctx);
         if !was_active {
             return;
@@ -459,10 +463,17 @@ impl Established {
         if let Some(other) = others.next().map(|other| other.id) {
             return self.take_over(other, link, ctx);
         }
+        self.want_again(want, ctx);
+    }
+
+    /// The peer took down what `want` asked for: wants it again when the configuration says that the child is to be
+    /// up, or traffic depends on it.
+    pub(super) fn want_again(&mut self, mut want: Want, ctx: &mut Context<'_>) {
         let connection = self.connection(ctx);
         let config = connection.and_then(|c| c.children.iter().find(|config| *config.name == *want.child));
+        let is_rekey = self.children.iter().any(|child| child.is_active() && want.is_for(child));
         let is_under_way = self.is_under_way(&want.child, &want.local, &want.remote);
-        if config.is_some_and(|config| config.start == Start::AtOnce) && !is_under_way {
+        if (is_rekey || config.is_some_and(|config| config.start == Start::AtOnce)) && !is_under_way {
             want.at = ctx.now + jittered(Duration::from_secs(1), ctx.random);
             self.wanted.push(want);
         }
@@ -491,6 +502,8 @@ impl Established {
 
     /// Its children, for a successor, with what it wanted. It has none any more and wants none.
     pub(super) fn take_children(&mut self, ctx: &mut Context<'_>) -> Handover {
+        // A recording of message 3 must not make us delete what lives on elsewhere.
+        self.recent.iter_mut().for_each(|recent| recent.gone = None);
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.extend(self.abandon_asking(ctx));
         Handover { children: std::mem::take(&mut self.children), wanted }
@@ -539,7 +552,7 @@ impl Established {
         let ids: Vec<_> = self.children.iter().filter(own).map(|child| child.id).collect();
         self.send_delete(link, &spis, ctx);
         for id in ids {
-            self.settle_quick(id, ctx);
+            self.forsake_quick(id, ctx);
             self.remove_child(id, reason.clone(), ctx);
         }
     }

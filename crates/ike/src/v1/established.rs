@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Deadline, Instant};
+use base::{Deadline, Instant, Secret};
 use model::{Connection, Dpd, DpdAction, Identity, Start};
-use sa::{Path, SaChange, SaId};
+use sa::{Path, SaChange, SaId, Spi};
 use serde::{Deserialize, Serialize};
 
 use super::children::{Child, Handover, Want};
@@ -90,6 +90,8 @@ pub(crate) struct Established {
     /// Message IDs of the peer's quick modes that were answered, the oldest first.
     pub(super) answered: VecDeque<u32>,
     pub(super) recent: Vec<Recent>,
+    /// SPIs that the peer deleted while a quick mode of ours was under way: the message 2 that names one comes late.
+    pub(super) deleted: Vec<Spi>,
     /// The last failure that was told, so that a peer that tries again and again fills no log.
     pub(super) told: Option<(&'static str, Instant)>,
 }
@@ -100,6 +102,18 @@ pub(super) struct Recent {
     pub(super) message_id: u32,
     pub(super) flight: Flight,
     pub(super) until: Instant,
+    /// Where its SA is gone while the peer may still be about to confirm it.
+    pub(super) gone: Option<Gone>,
+}
+
+/// An SA that was taken down before the peer confirmed it.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    /// Our SPI.
+    pub(super) spi: Spi,
+    /// The vector of message 3, and HASH(3).
+    pub(super) iv: Iv,
+    pub(super) expected: Secret,
 }
 
 impl Outcome {
@@ -144,6 +158,7 @@ impl Outcome {
             quick: Vec::new(),
             answered: VecDeque::new(),
             recent: Vec::new(),
+            deleted: Vec::new(),
             told: None,
         };
         if let Some(flight) = self.last_message {
@@ -180,7 +195,7 @@ impl Established {
             self.recent.remove(0);
         }
         let until = ctx.now + memory(&ctx.options.retransmission);
-        self.recent.push(Recent { message_id, flight, until });
+        self.recent.push(Recent { message_id, flight, until, gone: None });
     }
 
     pub(super) fn handle_message(

@@ -13,7 +13,7 @@ use sa::{ChildSuite, Path, SaId, Spi, TrafficSelector};
 use serde::{Deserialize, Serialize};
 
 use super::children::{Child, Stage, Want};
-use super::established::{Established, Recent, Standing};
+use super::established::{Established, Gone, Recent, Standing};
 use super::flight::{Flight, Timer};
 use super::info::{Asked as Question, Watch};
 use super::keys::{Cookies, Digest, Iv, Keys};
@@ -51,7 +51,8 @@ pub(crate) struct ExportedSession {
     wanted: Vec<ExportedWant>,
     quick: Vec<ExportedQuick>,
     answered: Vec<u32>,
-    recent: Vec<(u32, ExportedFlight, Moment)>,
+    recent: Vec<ExportedRecent>,
+    deleted: Vec<Spi>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,16 @@ struct ExportedQuick {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum ExportedQuickStage {
     Asked { want: ExportedWant, id: SaId, spi: Spi, nonce: Bytes, own: Option<(Group, Exposed)>, mode: u16 },
-    Answered { child: SaId, expected: Exposed },
+    Answered { child: SaId, spi: Spi, expected: Exposed },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ExportedRecent {
+    message_id: u32,
+    flight: ExportedFlight,
+    until: Moment,
+    /// Our SPI of an SA that is gone, the vector of message 3 and HASH(3).
+    gone: Option<(Spi, Bytes, Exposed)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +189,8 @@ impl Session {
             wanted: x.wanted.into_iter().map(|want| import_want(want, now)).collect(),
             quick: x.quick.into_iter().map(|quick| import_quick(quick, block, now)).collect::<Result<_, _>>()?,
             answered: x.answered.into(),
-            recent: x.recent.into_iter().map(|recent| import_recent(recent, now)).collect::<Result<_, _>>()?,
+            recent: x.recent.into_iter().map(|recent| import_recent(recent, block, now)).collect::<Result<_, _>>()?,
+            deleted: x.deleted,
             told: None,
         };
         Ok(Self { link, state: State::Established(Box::new(established)) })
@@ -227,7 +238,8 @@ fn export(link: &Link, e: &Established, now: Instant) -> ExportedSession {
         wanted: e.wanted.iter().map(|want| export_want(want, now)).collect(),
         quick: e.quick.iter().map(|quick| export_quick(quick, now)).collect(),
         answered: e.answered.iter().copied().collect(),
-        recent: e.recent.iter().map(|r| (r.message_id, export_flight(&r.flight, now), of(r.until))).collect(),
+        recent: e.recent.iter().map(|recent| export_recent(recent, now)).collect(),
+        deleted: e.deleted.clone(),
     }
 }
 
@@ -307,7 +319,8 @@ fn export_quick(quick: &Quick, now: Instant) -> ExportedQuick {
                 mode: asked.mode,
             },
             QuickStage::Answered(answered) => {
-                ExportedQuickStage::Answered { child: answered.child, expected: Exposed(answered.expected.clone()) }
+                let Answered { child, spi, expected } = answered;
+                ExportedQuickStage::Answered { child: *child, spi: *spi, expected: Exposed(expected.clone()) }
             }
         },
     }
@@ -323,8 +336,8 @@ fn import_quick(x: ExportedQuick, block: usize, now: Instant) -> Result<Quick, I
             let (want, key_pair) = (import_want(want, now), own.transpose()?);
             QuickStage::Asked(Box::new(Asked { want, id, spi, nonce, key_pair, mode }))
         }
-        ExportedQuickStage::Answered { child, expected } => {
-            QuickStage::Answered(Answered { child, expected: expected.0 })
+        ExportedQuickStage::Answered { child, spi, expected } => {
+            QuickStage::Answered(Answered { child, spi, expected: expected.0 })
         }
     };
     let (iv, flight) = (import_iv(&x.iv, block)?, import_flight(x.flight, now)?);
@@ -348,8 +361,21 @@ fn import_flight(x: ExportedFlight, now: Instant) -> Result<Flight, Import> {
     })
 }
 
-fn import_recent((message_id, flight, until): (u32, ExportedFlight, Moment), now: Instant) -> Result<Recent, Import> {
-    Ok(Recent { message_id, flight: import_flight(flight, now)?, until: until.at(now) })
+fn export_recent(recent: &Recent, now: Instant) -> ExportedRecent {
+    let gone = |gone: &Gone| (gone.spi, gone.iv.get().into(), Exposed(gone.expected.clone()));
+    ExportedRecent {
+        message_id: recent.message_id,
+        flight: export_flight(&recent.flight, now),
+        until: Moment::of(recent.until, now),
+        gone: recent.gone.as_ref().map(gone),
+    }
+}
+
+fn import_recent(x: ExportedRecent, block: usize, now: Instant) -> Result<Recent, Import> {
+    let gone =
+        |(spi, iv, expected): (Spi, Bytes, Exposed)| Ok(Gone { spi, iv: import_iv(&iv, block)?, expected: expected.0 });
+    let (flight, until, gone) = (import_flight(x.flight, now)?, x.until.at(now), x.gone.map(gone).transpose()?);
+    Ok(Recent { message_id: x.message_id, flight, until, gone })
 }
 
 fn import_iv(bytes: &Bytes, block: usize) -> Result<Iv, Import> {

@@ -7,6 +7,7 @@ use model::{Child, EspProposal, Lifetime};
 use sa::{ChildSuite, Spi};
 
 use crate::Offer;
+use crate::failure::ENCAPSULATION;
 use crate::wire::v1::{Attribute, Proposal, SaPayload, Transform, attribute_value, protocol};
 
 const LIFE_TYPE: u16 = 1;
@@ -192,21 +193,16 @@ impl Offered {
         Some((ChildSuite { encryption, integrity, esn: false }, group))
     }
 
-    fn offer(self) -> Offer {
+    fn offer(self, mode: u16) -> Offer {
         let named =
             |known: Option<String>, what: &str, number: u16| known.unwrap_or_else(|| format!("{what} {number}"));
         let integrity = self.integrity.map(|id| named(Integrity::from_v1_esp(id).map(|i| i.to_string()), "hash", id));
         let group = self.group.map(|id| named(Group::from_id(id).map(|g| g.to_string()), "group", id));
-        let mode = match self.mode {
-            None | Some(TUNNEL | 3 | 61_443) => None,
-            Some(2 | 4 | 61_444) => Some("transport".to_owned()),
-            Some(other) => Some(format!("mode {other}")),
-        };
         Offer::new([
             ("encryption", vec![named(self.encryption().map(|e| e.to_string()), "transform", self.id.into())]),
             ("integrity", integrity.into_iter().collect()),
             ("pfs group", vec![group.unwrap_or_else(|| "no pfs".to_owned())]),
-            ("mode", mode.into_iter().collect()),
+            mode_offer(self.mode.unwrap_or(mode)),
         ])
     }
 
@@ -256,23 +252,34 @@ pub(super) fn chosen(answer: &SaPayload, proposals: &[EspProposal], group: Optio
     choose(answer, proposals, mode).map(|(agreed, _)| agreed).filter(|agreed| agreed.group == group)
 }
 
+/// An encapsulation mode as a person reads it.
+fn mode_offer(mode: u16) -> (&'static str, Vec<String>) {
+    match mode {
+        TUNNEL => (ENCAPSULATION, vec!["plain ESP".to_owned()]),
+        3 | 61_443 => (ENCAPSULATION, vec!["ESP in UDP".to_owned()]),
+        2 | 4 | 61_444 => ("mode", vec!["transport".to_owned()]),
+        other => ("mode", vec![format!("mode {other}")]),
+    }
+}
+
 /// Our offer as a person reads it.
-pub(super) fn our_offers(proposals: &[EspProposal]) -> Vec<Offer> {
+pub(super) fn our_offers(proposals: &[EspProposal], mode: u16) -> Vec<Offer> {
     let offer = |p: &EspProposal| {
         let groups: Vec<_> = p.groups.iter().map(ToString::to_string).collect();
         Offer::new([
             ("encryption", p.encryption.iter().map(ToString::to_string).collect()),
             ("integrity", p.integrity.iter().map(ToString::to_string).collect()),
             ("pfs group", if groups.is_empty() { vec!["no pfs".to_owned()] } else { groups }),
+            mode_offer(mode),
         ])
     };
     proposals.iter().filter(is_expressible).map(offer).collect()
 }
 
-/// A peer's offer as a person reads it.
-pub(super) fn their_offers(payload: &SaPayload) -> Vec<Offer> {
+/// A peer's offer as a person reads it; what it leaves open is taken for `mode`.
+pub(super) fn their_offers(payload: &SaPayload, mode: u16) -> Vec<Offer> {
     let esp = payload.proposals.iter().filter(|p| p.protocol == protocol::ESP);
-    let mut offers: Vec<_> = esp.flat_map(|p| &p.transforms).map(|t| Offered::read(t).offer()).collect();
+    let mut offers: Vec<_> = esp.flat_map(|p| &p.transforms).map(|t| Offered::read(t).offer(mode)).collect();
     offers.dedup();
     offers
 }

@@ -21,7 +21,7 @@ use sa::{SaId, Spi, TrafficSelector};
 
 use super::Link;
 use super::children::{NewChild, Want, find_child, selector_offer, selector_offers};
-use super::established::{After, Established};
+use super::established::{After, Established, Gone};
 use super::flight::{Due, Flight};
 use super::identity::{decode_selector, encode_selector};
 use super::keys::{self, Iv, is_nonce};
@@ -75,6 +75,8 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) child: SaId,
+    /// Our SPI.
+    pub(super) spi: Spi,
     /// HASH(3).
     pub(super) expected: Secret,
 }
@@ -93,6 +95,15 @@ struct Refusal {
     kind: u16,
     spi: Vec<u8>,
     failure: Failure,
+}
+
+/// What becomes of an exchange with its message 2.
+enum Completed {
+    Installed {
+        peer_nonce: Vec<u8>,
+    },
+    /// The peer took its SA down before we heard of it.
+    Deleted,
 }
 
 /// What a request of the peer's that suits asks for.
@@ -125,6 +136,9 @@ impl Established {
 
     /// Sends message 1.
     pub(super) fn begin_quick(&mut self, want: Want, link: &Link, ctx: &mut Context<'_>) {
+        if !self.has_quick_under_way() {
+            self.deleted.clear();
+        }
         let Some(connection) = self.connection(ctx) else { return };
         let Some(config) = connection.children.iter().find(|child| *child.name == *want.child) else { return };
         let ids = encode_selector(&want.local).zip(encode_selector(&want.remote));
@@ -138,7 +152,7 @@ impl Established {
         let group = phase2::group_choices(&config.esp).get(want.group).copied();
         let Some((sa, group)) = group.and_then(|group| Some((phase2::offer(config, group, mode, spi)?, group))) else {
             ctx.numbers.release(id);
-            return self.tell(no_child_proposal(connection, config, Side::Ours), link, ctx);
+            return self.tell(no_child_proposal(connection, config, mode, Side::Ours), link, ctx);
         };
         let key_pair = group.map(|group| KeyPair::generate(group, ctx.random));
         let nonce = keys::nonce(ctx.random);
@@ -210,6 +224,9 @@ impl Established {
         ctx: &mut Context<'_>,
     ) {
         let Some(at) = self.quick.iter().position(|quick| quick.message_id == header.message_id) else {
+            if let Some(gone) = self.confirmed_gone(header, message) {
+                return self.send_delete(link, &[gone], ctx);
+            }
             return self.handle_message1(link, ends, header, message, ctx);
         };
         if self.quick[at].flight.answer_again(ends, message, ctx) {
@@ -290,9 +307,10 @@ impl Established {
                 .with_offers(selector_offers(connection), theirs.into_iter().collect());
             return refuse(notify::INVALID_ID_INFORMATION, failure);
         };
-        let Some((agreed, answer)) = phase2::choose(&sa, &config.esp, self.nat.mode()) else {
+        let mode = self.nat.mode();
+        let Some((agreed, answer)) = phase2::choose(&sa, &config.esp, mode) else {
             let failure = Failure::new(Cause::NoChildProposal, Side::Ours, Some(connection))
-                .with_offers(phase2::our_offers(&config.esp), phase2::their_offers(&sa));
+                .with_offers(phase2::our_offers(&config.esp, mode), phase2::their_offers(&sa, mode));
             return refuse(notify::NO_PROPOSAL_CHOSEN, failure);
         };
         let public = chain.first(payload::KEY_EXCHANGE);
@@ -344,7 +362,7 @@ impl Established {
         let (answer, iv) = self.seal_quick(link, message_id, &iv, &[request.nonce], &parts);
         let flight = Flight::ask(ends, answer, Some(message), ctx);
         let expected = self.keys.authenticate(&[&[0], &message_id.to_be_bytes(), request.nonce, &nonce]);
-        let stage = Stage::Answered(Answered { child: id, expected });
+        let stage = Stage::Answered(Answered { child: id, spi, expected });
         self.quick.push(Quick { message_id, iv, flight, stage });
         Ok(())
     }
@@ -370,7 +388,7 @@ impl Established {
             return Err(DropReason::NoConnection);
         };
         match self.complete(&asked, connection, header, &plain, link, ctx) {
-            Ok(peer_nonce) => {
+            Ok(Completed::Installed { peer_nonce }) => {
                 let message_id = header.message_id;
                 let hash = [&[0], &message_id.to_be_bytes()[..], &asked.nonce, &peer_nonce];
                 let payloads = Payloads::new().with(payload::HASH, self.keys.authenticate(&hash).expose());
@@ -379,6 +397,11 @@ impl Established {
                 let flight = Flight::answer(link.ends, answer, Some(message), ctx);
                 self.remember(message_id, flight, ctx);
                 self.activate(asked.id, link, ctx);
+            }
+            // The peer has settled the exchange: it does not wait for message 3.
+            Ok(Completed::Deleted) => {
+                ctx.numbers.release(asked.id);
+                self.want_again(asked.want, ctx);
             }
             Err(how) => {
                 ctx.numbers.release(asked.id);
@@ -393,7 +416,7 @@ impl Established {
         Ok(())
     }
 
-    /// Reads an authentic message 2 and installs what it agrees to. Returns the peer's nonce.
+    /// Reads an authentic message 2 and installs what it agrees to.
     fn complete(
         &mut self,
         asked: &Asked,
@@ -402,7 +425,7 @@ impl Established {
         plain: &[u8],
         link: &Link,
         ctx: &mut Context<'_>,
-    ) -> Result<Vec<u8>, &'static str> {
+    ) -> Result<Completed, &'static str> {
         let malformed = "message 2 of quick mode is malformed";
         let chain = Chain::decode(header.next_payload, plain, Padding::Encrypted).map_err(|_| malformed)?;
         let sa = SaPayload::decode(chain.first(payload::SA).ok_or(malformed)?).map_err(|_| malformed)?;
@@ -419,6 +442,9 @@ impl Established {
                 return Err("it answered with other traffic selectors than it was asked for");
             }
         }
+        if self.deleted.contains(&agreed.spi) {
+            return Ok(Completed::Deleted);
+        }
         let shared = match &asked.key_pair {
             Some(key_pair) => {
                 let public = chain.first(payload::KEY_EXCHANGE).ok_or(malformed)?;
@@ -431,7 +457,7 @@ impl Established {
         let life = chain.all(payload::NOTIFY).fold(agreed.life, |life, body| life.shorter(notified_lifetime(body)));
         let (id, suite, pfs) = (asked.id, agreed.suite, agreed.group);
         self.install(NewChild { config, connection, id, spis, suite, pfs, keys, local, remote, life }, link, ctx);
-        Ok(peer_nonce.to_vec())
+        Ok(Completed::Installed { peer_nonce: peer_nonce.to_vec() })
     }
 
     fn handle_message3(
@@ -445,21 +471,47 @@ impl Established {
     ) -> Result<(), DropReason> {
         let quick = &self.quick[at];
         let Stage::Answered(answered) = &quick.stage else { return Err(DropReason::OutOfOrder) };
-        if header.flags & flag::ENCRYPTED == 0 {
-            return Err(DropReason::NotAuthentic);
-        }
-        let (plain, _) = self.keys.open(&quick.iv, message)?;
-        let chain =
-            Chain::decode(header.next_payload, &plain, Padding::Encrypted).map_err(|_| DropReason::NotAuthentic)?;
-        let hash = chain.first(payload::HASH).ok_or(DropReason::NotAuthentic)?;
-        if answered.expected != hash.into() {
-            return Err(DropReason::NotAuthentic);
-        }
+        self.verify_message3(&quick.iv, &answered.expected, header, message)?;
         let id = answered.child;
         self.note_fresh(link, ends, ctx);
         self.settle_quick(id, ctx);
         self.activate(id, link, ctx);
         Ok(())
+    }
+
+    fn verify_message3(&self, iv: &Iv, expected: &Secret, header: &Header, message: &[u8]) -> Result<(), DropReason> {
+        if header.flags & flag::ENCRYPTED == 0 {
+            return Err(DropReason::NotAuthentic);
+        }
+        let (plain, _) = self.keys.open(iv, message)?;
+        let chain =
+            Chain::decode(header.next_payload, &plain, Padding::Encrypted).map_err(|_| DropReason::NotAuthentic)?;
+        let hash = chain.first(payload::HASH).ok_or(DropReason::NotAuthentic)?;
+        if *expected == hash.into() { Ok(()) } else { Err(DropReason::NotAuthentic) }
+    }
+
+    /// Our SPI of an SA that was taken down, when this message confirms it all the same: the peer has not heard of
+    /// the delete, which came before message 2 or not at all, and would use the SA until its rekey.
+    fn confirmed_gone(&self, header: &Header, message: &[u8]) -> Option<Spi> {
+        let mut named = self.recent.iter().filter(|recent| recent.message_id == header.message_id);
+        let gone = named.find_map(|recent| recent.gone.as_ref())?;
+        self.verify_message3(&gone.iv, &gone.expected, header, message).is_ok().then_some(gone.spi)
+    }
+
+    /// The exchange that answered with this SA is over, and so is the SA.
+    pub(super) fn forsake_quick(&mut self, id: SaId, ctx: &Context<'_>) {
+        let own = self.quick.iter().find_map(|quick| match &quick.stage {
+            Stage::Answered(Answered { child, spi, expected }) if *child == id => {
+                Some((quick.message_id, Gone { spi: *spi, iv: quick.iv, expected: expected.clone() }))
+            }
+            Stage::Answered(_) | Stage::Asked(_) => None,
+        });
+        self.settle_quick(id, ctx);
+        if let Some((message_id, gone)) = own
+            && let Some(recent) = self.recent.iter_mut().rfind(|recent| recent.message_id == message_id)
+        {
+            recent.gone = Some(gone);
+        }
     }
 
     /// The exchange that answered with this SA is over. Its message 2 is kept for a message 1 that is still under
@@ -548,7 +600,7 @@ impl Established {
                 want.group += 1;
                 return self.begin_quick(want, link, ctx);
             }
-            notify::NO_PROPOSAL_CHOSEN => no_child_proposal(connection, config, Side::Theirs),
+            notify::NO_PROPOSAL_CHOSEN => no_child_proposal(connection, config, asked.mode, Side::Theirs),
             notify::INVALID_ID_INFORMATION => Failure::new(Cause::NoSelector, Side::Theirs, Some(connection))
                 .with_offers(vec![selector_offer(&want.local, &want.remote)], vec![]),
             kind => Failure::new(Cause::PeerSaid(notify::name(kind).into()), Side::Theirs, Some(connection)),
@@ -575,9 +627,9 @@ impl Established {
     }
 }
 
-fn no_child_proposal(connection: &Connection, config: &model::Child, found_by: Side) -> Failure {
+fn no_child_proposal(connection: &Connection, config: &model::Child, mode: u16, found_by: Side) -> Failure {
     Failure::new(Cause::NoChildProposal, found_by, Some(connection))
-        .with_offers(phase2::our_offers(&config.esp), vec![])
+        .with_offers(phase2::our_offers(&config.esp, mode), vec![])
 }
 
 /// The two identification payloads of a message, in their order.

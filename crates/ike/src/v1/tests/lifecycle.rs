@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::Instant;
 use model::{DpdAction, Start};
 
-use super::world::{A, B, World, secs};
+use super::world::{A, B, Packet, World, secs};
 use crate::event::{CloseReason, Event, Rekey};
 use crate::v1::Session;
 
@@ -250,6 +250,101 @@ fn a_deleted_child_goes_on_both_sides_and_comes_back_where_it_should_be_up() {
         world.run(secs(20));
         world.assert_settled(pairs);
     }
+}
+
+/// A quick mode of A's whose message 2 is still under way when B takes the child down; message 2, and the deletes.
+fn taken_down_before_message_2(seed: u64) -> (World, Vec<Packet>, Vec<Packet>) {
+    let mut world = World::with(seed, |a, b| {
+        for side in [a, b] {
+            side.children[0].start = Start::Wait;
+        }
+    });
+    world.initiate(A, &["c"]);
+    while world.gateways[B].installed.is_empty() {
+        world.run(Duration::from_millis(1));
+    }
+    let message_2 = std::mem::take(&mut world.wire);
+    world.act(B, |sessions, ctx| sessions[0].close_child("c", CloseReason::Command, ctx));
+    assert!(world.gateways[B].installed.is_empty());
+    let deletes = std::mem::take(&mut world.wire);
+    (world, message_2, deletes)
+}
+
+// a -- HASH(1), SA.. --> b; a <-- D(ESP) -- b; a <-- HASH(2), SA.. -- b (late)
+#[test]
+fn a_delete_that_overtakes_message_2_leaves_no_child() {
+    let (mut world, message_2, deletes) = taken_down_before_message_2(14);
+    deletes.into_iter().for_each(|packet| world.deliver(packet));
+    message_2.into_iter().for_each(|packet| world.deliver(packet));
+    assert!(world.gateways[A].installed.is_empty());
+    let sent = world.sent.len();
+    world.run(secs(8));
+    assert_eq!(world.sent.len(), sent, "the exchange is over for both");
+    // The next one is not disturbed.
+    world.act(A, |sessions, ctx| sessions[0].initiate_child("c", ctx));
+    world.run_with_traffic(secs(5));
+    world.assert_settled(1);
+}
+
+// The same, and a, which never starts by itself, has it come back where it should be up.
+#[test]
+fn a_child_that_was_deleted_before_message_2_comes_back_where_it_should_be_up() {
+    let (mut world, message_2, deletes) = taken_down_before_message_2(15);
+    world.connection_of(A, |c| c.children[0].start = Start::AtOnce);
+    deletes.into_iter().for_each(|packet| world.deliver(packet));
+    message_2.into_iter().for_each(|packet| world.deliver(packet));
+    world.run_with_traffic(secs(5));
+    world.assert_settled(1);
+    assert_eq!(world.lost_traffic, 0);
+}
+
+// a -- HASH(1), SA.. --> b, a rekey; a <-- D(ESP) of the new one -- b; a <-- HASH(2), SA.. -- b (late)
+#[test]
+fn a_rekey_whose_sa_was_deleted_before_message_2_is_begun_again() {
+    let mut world = up(18);
+    world.connection_of(A, |c| c.children[0].start = Start::Wait);
+    let old = *world.gateways[B].installed.keys().next().unwrap();
+    world.rekey(A, Rekey::Children);
+    world.run(Duration::from_millis(10));
+    let message_2 = std::mem::take(&mut world.wire);
+    let new = *world.gateways[B].installed.keys().find(|id| **id != old).unwrap();
+    world.act(B, |sessions, ctx| sessions[0].expire_child(new, ctx));
+    world.run(Duration::from_millis(10));
+    message_2.into_iter().for_each(|packet| world.deliver(packet));
+    world.run_with_traffic(secs(60));
+    world.assert_settled(1);
+    assert_eq!((world.lost_traffic, world.gateways[A].counters.child_rekeys), (0, 1));
+}
+
+// a -- HASH(1), SA.. --> b; (lost) <-- D(ESP) -- b; a <-- HASH(2), SA.. -- b (late)
+// a -- HASH(3) --> b; a <-- D(ESP) -- b
+#[test]
+fn message_3_for_a_child_that_is_gone_is_answered_by_its_delete() {
+    let (mut world, message_2, _lost) = taken_down_before_message_2(16);
+    message_2.into_iter().for_each(|packet| world.deliver(packet));
+    assert_eq!(world.gateways[A].installed.len(), 1);
+    let message_3 = world.wire.clone();
+    world.run(Duration::from_millis(25));
+    assert!(world.gateways[A].installed.is_empty());
+    // Only the message itself is answered, and what is in use is never deleted by it.
+    let mut forged = message_3[0].clone();
+    *forged.payload.last_mut().unwrap() ^= 1;
+    let sent = world.sent.len();
+    world.deliver(forged);
+    assert_eq!(world.sent.len(), sent);
+}
+
+// a -- HASH(3) --> b, and the same again
+#[test]
+fn a_recording_of_message_3_takes_nothing_down() {
+    let mut world = up(17);
+    let message_3 = world.sent.iter().rfind(|p| p.from.ip() == world.gateways[A].address && p.payload[18] == 32);
+    let message_3 = message_3.unwrap().clone();
+    let sent = world.sent.len();
+    world.deliver(message_3);
+    assert_eq!(world.sent.len(), sent);
+    world.run_with_traffic(secs(5));
+    world.assert_settled(1);
 }
 
 // a -- D(ESP), D(ISAKMP) --> b

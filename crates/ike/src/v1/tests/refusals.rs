@@ -77,6 +77,25 @@ fn a_failure_says_what_both_sides_offer_and_what_is_nearest() {
     );
 }
 
+// a <-- KE, Nr, NAT-D, NAT-D -- b, and somebody flips a bit of what b says of its own address
+#[test]
+fn a_nat_that_only_one_side_sees_is_named() {
+    let mut world = World::new(6);
+    world.initiate(A, &["c"]);
+    while world.sent.len() < 4 {
+        world.run(Duration::from_millis(1));
+    }
+    *world.wire[0].payload.last_mut().unwrap() ^= 1;
+    world.run(secs(2));
+    let told = &world.gateways[B].failures()[0];
+    assert!(
+        told.contains("we offer aes128-sha1-no pfs-plain ESP; the peer offers aes128-sha1-no pfs-ESP in UDP")
+            && told.contains("differ in encapsulation (one side sees a NAT and the other does not"),
+        "{told}"
+    );
+    assert!(world.gateways[A].failures()[0].contains("ESP in UDP"), "{:?}", world.gateways[A].failures());
+}
+
 #[test]
 fn a_wrong_key_is_told_once_a_negotiation() {
     let mut world = World::with(3, |a, _| a.psk = vec![Secret::from(&b"other"[..])]);
