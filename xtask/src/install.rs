@@ -42,6 +42,16 @@ const BENCH: &[(&str, &str)] = &[
     ("/usr/bin/ss", "iproute2"),
 ];
 
+/// What a machine is built of and emulated with.
+const EMULATOR: &[(&str, &str)] = &[
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/bin/mmdebstrap", "mmdebstrap"),
+    ("/usr/sbin/mke2fs", "e2fsprogs"),
+    ("/usr/bin/unshare", "util-linux"),
+    ("/usr/bin/ping", "iputils-ping"),
+    ("/usr/sbin/ip", "iproute2"),
+];
+
 /// Programs that stand elsewhere on some systems.
 const ELSEWHERE: [&str; 4] = ["/usr/sbin", "/sbin", "/bin", "/usr/bin"];
 
@@ -66,6 +76,11 @@ pub(crate) fn bench() -> Outcome {
         println!("{why}: what is missing will be left out");
     }
     Ok(())
+}
+
+/// What the reboot test wants.
+pub(crate) fn emulator() -> Outcome {
+    files(EMULATOR)
 }
 
 fn files(wanted: &[(&str, &'static str)]) -> Outcome {

@@ -7,6 +7,7 @@
 mod deb;
 mod fuzz;
 mod install;
+mod reboot;
 mod run;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ const USAGE: &str = "cargo xtask COMMAND
   fuzz [SECONDS] replay the corpus of every fuzz target, then fuzz for SECONDS in all (default 60)
   deb [BINARY]   build a Debian package, of a program that is built already where one is named
   deb-test DEB   install a package into a copy of this system, upgrade it, remove it; needs root
+  reboot-test DEB [SUITE]
+                 install a package on an emulated Debian (bookworm, trixie), reboot it, cut its power; needs root
   check          formatting, lints and documentation, as CI wants them
 ";
 
@@ -39,6 +42,10 @@ fn main() -> ExitCode {
         ["deb"] => install::build_tools().and_then(|()| deb::build()),
         ["deb", binary] => deb::pack_built(binary),
         ["deb-test", package] => deb::test(package),
+        ["reboot-test", package] => install::emulator().and_then(|()| reboot::test(package, "bookworm")),
+        ["reboot-test", package, suite] => install::emulator().and_then(|()| reboot::test(package, suite)),
+        // What the line above runs in namespaces.
+        ["reboot-inside", package, machine] => reboot::inside(package, machine),
         ["check"] => check(),
         _ => Err(USAGE.to_owned()),
     };
