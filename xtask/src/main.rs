@@ -24,7 +24,7 @@ const USAGE: &str = "cargo xtask COMMAND
   deb-test DEB   install a package into a copy of this system, upgrade it, remove it; needs root
   reboot-test DEB [SUITE]
                  install a package on an emulated Debian (bookworm, trixie), reboot it, cut its power; needs root
-  check          formatting, lints and documentation, as CI wants them
+  check          formatting, lints and documentation as CI wants them, licences where cargo-deny is installed
 ";
 
 fn main() -> ExitCode {
@@ -96,5 +96,19 @@ fn bench(names: &[&str]) -> Outcome {
 fn check() -> Outcome {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    run::cargo_with(&[("RUSTDOCFLAGS", "--deny warnings")], &["doc", "--workspace", "--no-deps", "--quiet"])
+    run::cargo_with(&[("RUSTDOCFLAGS", "--deny warnings")], &["doc", "--workspace", "--no-deps", "--quiet"])?;
+    dependencies()
+}
+
+/// Licences, sources and duplicates of what is linked, as `deny.toml` wants them. Known vulnerabilities are left to
+/// `cargo deny check advisories`: they are found by what others publish, not by a change here.
+fn dependencies() -> Outcome {
+    if program("cargo", &["deny", "--version"]).is_err() {
+        println!("cargo-deny is not installed: the dependencies are not looked at");
+        return Ok(());
+    }
+    ["Cargo.toml", "fuzz/Cargo.toml"].iter().try_for_each(|manifest| {
+        let which = ["deny", "--manifest-path", manifest, "--config", "deny.toml", "--log-level", "error"];
+        cargo(&[&which[..], &["check", "licenses", "bans", "sources"]].concat())
+    })
 }
