@@ -16,7 +16,7 @@ use std::time::Duration;
 use base::{Deadline, Instant, Machine, Random};
 use ike::{CloseReason, Endpoint, PeerId, Rekey};
 use model::{Child, Config, Connection, DpdAction, GatewayOptions, Routing, Sources, Start};
-use sa::{ChildLabel, SaChange, SaId};
+use sa::{ChildLabel, Path, SaChange, SaId};
 
 use crate::command::{Command, CommandError, RekeyWhat, nearest};
 use crate::drain::Drain;
@@ -269,6 +269,22 @@ impl Gateway {
     pub fn note_path_mtu(&mut self, remote: IpAddr, mtu: u16, now: Instant) {
         self.paths.note_hint(remote, mtu, now);
         self.pump(now);
+    }
+
+    /// Whether a packet that an ICMP error quotes is one of an SA: sent the way that it sends, with its SPI where the
+    /// quotation reaches so far.
+    pub fn has_sent(&self, quoted: &packet::icmp::Quoted) -> bool {
+        let (from, to) = (quoted.source, quoted.destination);
+        let is_its = |child: &ike::ChildView| {
+            let Path { local, remote, udp } = child.path;
+            let port = |end: SocketAddr| udp.then_some(end.port());
+            (remote.ip(), port(remote)) == to
+                && port(local) == from.1
+                && (local.ip().is_unspecified() || local.ip() == from.0)
+                && quoted.spi.is_none_or(|spi| child.spis.1.0 == spi)
+        };
+        let mut peers = self.paths.peers_at(to.0);
+        peers.any(|peer| self.endpoint.sas_of(peer).iter().flat_map(|sa| &sa.children).any(is_its))
     }
 
     /// Says which addresses this host has, without those of its tunnels.

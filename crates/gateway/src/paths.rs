@@ -64,6 +64,11 @@ impl Paths {
         all.map(|(_, known)| known.path.mtu()).max().unwrap_or(self.upper(peer).0)
     }
 
+    /// Peers whose SAs lead to this address.
+    pub(crate) fn peers_at(&self, remote: IpAddr) -> impl Iterator<Item = PeerId> {
+        self.known.keys().filter(move |(_, address)| *address == remote).map(|(peer, _)| *peer)
+    }
+
     /// The path that an SA takes.
     pub(crate) fn of(&self, sa: SaId) -> Option<&PathMtu> {
         Some(&self.known.get(self.by_sa.get(&sa)?)?.path)

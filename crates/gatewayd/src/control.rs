@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::{Instant, Machine, Random};
+use gateway::status::DataPathCounters;
 use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
 use os::clock::Clock;
 use os::netlink::{Change, Watch};
+use packet::icmp::Quoted;
 use sa::{ChildLabel, SaChange, SaId};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +28,7 @@ use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
 use crate::handover::{FORMAT, Taker};
+use crate::icmp::IcmpErrors;
 use crate::log::{Format, Log};
 use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
@@ -140,6 +143,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ages: Ages::default(),
         notifier: Notifier::from_environment(),
         metrics: None,
+        icmp: IcmpErrors::listen(),
+        icmp_errors: (0, 0),
         ask: server.asker(),
         sockets: Sockets::default(),
         route_events,
@@ -243,6 +248,9 @@ struct Control {
     ages: Ages,
     notifier: Notifier,
     metrics: Option<metrics::Server>,
+    icmp: IcmpErrors,
+    /// ICMP errors that named an SA of ours, and that named none.
+    icmp_errors: (u64, u64),
     /// How the metrics ask for the status.
     ask: mpsc::Sender<Asked>,
     sockets: Sockets,
@@ -319,6 +327,7 @@ impl Control {
                     }
                 }
                 Some(heard) = self.sockets.heard(takes_routes) => self.take_heard(heard),
+                Some(quoted) = self.icmp.heard() => self.note_icmp_error(&quoted),
                 change = self.watch.changed() => self.note_change(change),
                 Some(event) = self.route_events.recv() => {
                     self.log.note(Severity::Warning, "routes", event.to_string());
@@ -452,6 +461,15 @@ impl Control {
         }
         let soon = (self.clock.now() + SETTLE).max(self.refreshed_at + LOOK_AGAIN);
         self.refresh_at = self.refresh_at.min(soon);
+    }
+
+    /// An ICMP error came in, from anybody.
+    fn note_icmp_error(&mut self, quoted: &Quoted) {
+        if quoted.source.1.is_some_and(|port| port != self.config.gateway.ports.natt) {
+            return;
+        }
+        let (valid, invalid) = &mut self.icmp_errors;
+        *(if self.gateway.has_sent(quoted) { valid } else { invalid }) += 1;
     }
 
     /// Takes a connection of a BGP neighbour, or closes it.
@@ -672,7 +690,8 @@ impl Control {
         for connection in &mut status.connections {
             connection.carried = snapshot.carried.get(&*connection.name).cloned().unwrap_or_default();
         }
-        status.gateway.data_path = Some(snapshot.rest);
+        let (valid_icmp_errors, invalid_icmp_errors) = self.icmp_errors;
+        status.gateway.data_path = Some(DataPathCounters { valid_icmp_errors, invalid_icmp_errors, ..snapshot.rest });
         status
     }
 

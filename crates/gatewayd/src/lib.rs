@@ -27,6 +27,7 @@ pub mod files;
 mod guard;
 mod handover;
 pub mod host;
+mod icmp;
 pub mod log;
 mod metrics;
 mod notify;

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`tun`] | packets to and from the kernel |
 //! | [`udp`], [`raw`] | sockets for IKE and ESP; both give a [`DatagramSocket`], which sends and receives in batches |
-//! | [`tcp`], [`bfd`], [`probe`] | sockets of the control side: BGP, BFD, and probes of the other end |
+//! | [`tcp`], [`bfd`], [`probe`], [`icmp`] | sockets of the control side: BGP, BFD, probes of the other end, ICMP errors |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
 //! | [`features`] | what a network device does with packets by itself |
 //! | [`netns`] | network namespaces, for tests and the lab |
@@ -24,6 +24,7 @@ mod control;
 mod datagram;
 mod error;
 pub mod features;
+pub mod icmp;
 pub mod netlink;
 pub mod netns;
 pub mod poll;

@@ -1,5 +1,6 @@
 //! Telling a sender that its packet is too big: ICMP "fragmentation needed" (RFC 1191) and ICMPv6
-//! "packet too big" (RFC 4443 §3.2), and about which packets nothing may be said.
+//! "packet too big" (RFC 4443 §3.2), and about which packets nothing may be said. And the other way round: which packet
+//! of ours an error is about that came in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -70,6 +71,69 @@ fn may_be_answered_v6(ip: Ipv6<'_>) -> bool {
     !is_error && !ip.source().is_unspecified() && !ip.source().is_multicast()
 }
 
+/// The packet of ours that an ICMP error quotes, as far as it says. Anyone can make one up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// Where it came from, and the UDP port where it was UDP.
+    pub source: (IpAddr, Option<u16>),
+    /// Where it was sent.
+    pub destination: (IpAddr, Option<u16>),
+    /// The SPI of ESP, plain or in UDP. Of a packet in UDP a router may quote too little to have it.
+    pub spi: Option<u32>,
+}
+
+/// Bytes of a UDP header.
+const UDP: usize = 8;
+
+/// Reads an ICMP or ICMPv6 message that came in, IP header not included. `None` when it is no error about a packet that
+/// was not delivered, or not about ESP or UDP that may be ESP (RFC 3948 §2.2: IKE has four zero bytes in place of the SPI).
+pub fn quoted_esp(message: &[u8], is_v4: bool) -> Option<Quoted> {
+    let (head, quote) = message.split_first_chunk::<8>()?;
+    let (source, destination, kind, upper): (IpAddr, IpAddr, u8, &[u8]) = if is_v4 {
+        // Destination unreachable, time exceeded, parameter problem.
+        if !matches!(head[0], 3 | 11 | 12) {
+            return None;
+        }
+        // What is quoted is shorter than it says it is: it is not read as a packet.
+        let (ip, _) = quote.split_first_chunk::<20>()?;
+        let is_later = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0;
+        let options = usize::from(ip[0] & 0x0f).checked_mul(4).filter(|len| *len >= 20)?;
+        let [.., a, b, c, d, e, f, g, h] = *ip;
+        if ip[0] >> 4 != 4 || is_later {
+            return None;
+        }
+        (Ipv4Addr::from([a, b, c, d]).into(), Ipv4Addr::from([e, f, g, h]).into(), ip[9], quote.get(options..)?)
+    } else {
+        // The same, and packet too big.
+        if !matches!(head[0], 1..=4) {
+            return None;
+        }
+        let (ip, upper) = quote.split_first_chunk::<40>()?;
+        let [source, destination] =
+            [8, 24].map(|at| ip.get(at..at + 16).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()));
+        if ip[0] >> 4 != 6 {
+            return None;
+        }
+        (Ipv6Addr::from(source?).into(), Ipv6Addr::from(destination?).into(), ip[6], upper)
+    };
+    let spi = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    match kind {
+        protocol::ESP => {
+            Some(Quoted { source: (source, None), destination: (destination, None), spi: Some(spi(upper)?) })
+        }
+        protocol::UDP => {
+            let (ports, rest) = upper.split_first_chunk::<4>()?;
+            let spi = rest.get(UDP - 4..).and_then(spi);
+            if spi == Some(0) {
+                return None;
+            }
+            let [from, to] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(|port| Some(u16::from_be_bytes(port)));
+            Some(Quoted { source: (source, from), destination: (destination, to), spi })
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -138,6 +202,43 @@ mod tests {
         ] {
             assert!(too_big(&udp(source, destination, 1400), GATEWAY, 1390).is_none(), "{source} {destination}");
         }
+    }
+
+    #[test]
+    fn the_esp_packet_that_an_error_quotes_is_read_plain_and_in_udp() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (from, to, gateway) in [("192.0.2.1", "198.51.100.1", GATEWAY), ("2001:db8::1", "2001:db8:1::1", GATEWAY6)]
+        {
+            let (from, to) = (address(from), address(to));
+            let natt =
+                |payload: &[u8]| build::udp(SocketAddr::new(from, 4500), SocketAddr::new(to, 40_000), payload).unwrap();
+            // The message without the IP header before it.
+            let read = |packet: &[u8]| {
+                let error = too_big(packet, gateway, 1390).unwrap();
+                let header = if from.is_ipv4() { 20 } else { 40 };
+                quoted_esp(&error[header..], from.is_ipv4())
+            };
+            let in_udp = natt(&[0xc7, 0xcc, 0xee, 0xbf, 0, 0, 0, 1, 9, 9, 9, 9]);
+            let quoted = read(&in_udp).unwrap();
+            assert_eq!((quoted.source, quoted.destination), ((from, Some(4500)), (to, Some(40_000))));
+            assert_eq!(quoted.spi, Some(0xc7cc_eebf));
+            assert_eq!(read(&natt(&[0, 0, 0, 0, 1, 2, 3, 4])), None, "IKE");
+            let mut plain = in_udp.clone();
+            let (protocol, header) = if from.is_ipv4() { (9, 20) } else { (6, 40) };
+            plain[protocol] = 50;
+            plain[header..header + 4].copy_from_slice(&[1, 2, 3, 4]);
+            let quoted = read(&plain).unwrap();
+            assert_eq!((quoted.source.1, quoted.spi), (None, Some(0x0102_0304)));
+            plain[protocol] = 6;
+            assert_eq!(read(&plain), None, "TCP");
+        }
+        // RFC 792: no more than eight bytes behind the IP header are certain.
+        let packet = udp("192.0.2.1:4500", "198.51.100.1:4500", 40);
+        let mut short = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        short.extend(&packet[..28]);
+        assert_eq!(quoted_esp(&short, true).unwrap().spi, None);
+        short[0] = 8;
+        assert_eq!(quoted_esp(&short, true), None, "an echo is no error");
     }
 
     #[test]

@@ -47,6 +47,7 @@ mod tests {
         let _ = FlowKey::of(bytes);
         let _ = icmp::too_big(bytes, std::net::Ipv4Addr::LOCALHOST.into(), 500);
         let _ = icmp::too_big(bytes, std::net::Ipv6Addr::LOCALHOST.into(), 1280);
+        let _ = (icmp::quoted_esp(bytes, true), icmp::quoted_esp(bytes, false));
         let _ = Udp::parse(bytes).map(Udp::payload);
         if let Ok(tcp) = Tcp::parse(bytes) {
             let _ = (tcp.options().count(), tcp.mss(), tcp.payload());

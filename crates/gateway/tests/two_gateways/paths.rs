@@ -206,3 +206,26 @@ fn plain_esp_and_esp_in_udp_have_the_mtu_of_the_aws_user_guide_once_it_is_probed
         assert_eq!((inner, from.as_str()), (expected, "probed"), "{encapsulation:?} {integrity:?}");
     }
 }
+
+#[test]
+fn a_packet_that_an_icmp_error_quotes_is_known_by_its_way_and_its_spi() {
+    let mut world = world(Start::AtOnce, 9);
+    assert!(come_up(&mut world, SECOND));
+    let sa = sa(&world, 0);
+    let end = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let (local, remote) = (end(&sa.local_endpoint), end(&sa.remote_endpoint));
+    let is_udp = sa.encapsulation == "udp";
+    let way = |end: std::net::SocketAddr| (end.ip(), is_udp.then_some(end.port()));
+    let spi = u32::from_str_radix(sa.outbound_spi.trim_start_matches("0x"), 16).unwrap();
+    let quoted = packet::icmp::Quoted { source: way(local), destination: way(remote), spi: Some(spi) };
+    let gateway = &world.hosts[0].gateway;
+    assert!(gateway.has_sent(&quoted));
+    assert!(gateway.has_sent(&packet::icmp::Quoted { spi: None, ..quoted }));
+    for forged in [
+        packet::icmp::Quoted { spi: Some(spi ^ 1), ..quoted },
+        packet::icmp::Quoted { source: way(remote), destination: way(local), ..quoted },
+        packet::icmp::Quoted { source: (local.ip(), Some(501)), ..quoted },
+    ] {
+        assert!(!gateway.has_sent(&forged), "{forged:?}");
+    }
+}
