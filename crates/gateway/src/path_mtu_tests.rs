@@ -177,8 +177,11 @@ fn where_the_peer_cannot_be_asked_a_router_is_believed_within_bounds_and_for_ten
         let at = |seconds| Instant::ZERO + secs(seconds);
         path.handle_timeout(at(1));
         assert!(matches!(path.poll_output(), Some(Output::Probe { .. })));
-        path.cannot_probe(CannotProbe::Version, at(1));
-        assert_eq!((path.mtu(), path.source(), path.unprobed()), (1_500, Source::Route, Some("IKEv1 cannot ask")));
+        path.cannot_probe(CannotProbe::NoDpd, at(1));
+        assert_eq!(
+            (path.mtu(), path.source(), path.unprobed()),
+            (1_500, Source::Route, Some("the peer speaks no dead peer detection"))
+        );
         path.note_hint(refused, at(2));
         assert_eq!(path.mtu(), 1_500);
         path.note_hint(taken, at(2));

@@ -41,8 +41,8 @@ pub enum Outcome {
 pub enum CannotProbe {
     /// The SA has no established IKE SA.
     NoIkeSa,
-    /// IKEv1 has no request that may be long and must be answered.
-    Version,
+    /// An IKEv1 peer that does not speak dead peer detection answers nothing that could be asked.
+    NoDpd,
 }
 
 impl CannotProbe {
@@ -50,7 +50,7 @@ impl CannotProbe {
     pub const fn why(self) -> &'static str {
         match self {
             Self::NoIkeSa => "there is no IKE SA to ask through",
-            Self::Version => "IKEv1 cannot ask",
+            Self::NoDpd => "the peer speaks no dead peer detection",
         }
     }
 }

@@ -181,10 +181,7 @@ impl Session {
 
     /// Probes the path to the peer.
     pub(crate) fn probe(&mut self, probe: Probe, ctx: &mut Context<'_>) -> Result<(), CannotProbe> {
-        match self {
-            Self::V1(_) => Err(CannotProbe::Version),
-            Self::V2(session) => session.probe(probe, ctx),
-        }
+        either!(self, s => s.probe(probe, ctx))
     }
 
     /// The peer sent an authentic ESP packet then.

@@ -14,7 +14,7 @@ use crate::peer::PeerKind;
 use crate::ping;
 use crate::scenario::play::Run;
 use crate::scenario::{Initiator, Options, Scenario, checks};
-use crate::spec::{Dpd, Version};
+use crate::spec::Dpd;
 
 /// How wide the path with the black hole is, in bytes.
 const NARROW: u32 = 1_300;
@@ -69,9 +69,6 @@ impl Trouble {
                 Some("behind a NAT that gives new ports, only the customer can start anew")
             }
             Self::Rebind => None,
-            Self::BlackHole if options.version.unwrap_or(scenario.version()) == Version::V1 => {
-                Some("IKEv1 has no probes: its tunnels do not find a black hole")
-            }
             Self::BlackHole if ![options.customer, options.cloud].contains(&PeerKind::Simplon) => {
                 Some("only simplon looks for black holes")
             }

@@ -51,6 +51,9 @@ fn as_version(version: Version) -> impl Fn(usize, &mut Connection) {
         if version == Version::V1 {
             connection.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
             connection.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+            // Nothing answers message 6 of main mode: a phase 1 that one side alone has is found by this.
+            let action = model::DpdAction::Restart;
+            connection.dpd = Some(model::Dpd { delay: 10 * SECOND, timeout: 30 * SECOND, action });
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use gateway::path_mtu::Source;
 use gateway::status::SaStatus;
 use gateway::{Command, RekeyWhat};
 use model::{Encapsulation, Routing, Start, Version, Versions};
@@ -121,33 +120,39 @@ fn a_true_word_of_a_router_is_verified_and_followed() {
     assert_eq!((outer, from.as_str()), (1_400, "probed"));
 }
 
+fn v1(_: usize, c: &mut model::Connection) {
+    c.versions = Versions::Only(Version::V1);
+    c.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+    c.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
+}
+
 #[test]
-fn where_the_peer_cannot_be_asked_status_says_so_and_why() {
-    let v1: fn(usize, &mut model::Connection) = |_, c| {
-        c.versions = Versions::Only(Version::V1);
-        c.ike.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
-        c.children[0].esp.retain(|p| p.encryption.iter().all(|e| !e.is_aead()));
-    };
-    {
-        let why = "IKEv1 cannot ask";
-        let mut world = world_with(Start::AtOnce, Link::default(), 6, v1);
-        assert!(come_up(&mut world, 5 * SECOND));
-        world.run_for(5 * SECOND);
-        let now = world.now;
-        world.hosts[0].gateway.set_path_mtu("site", 1_480, Source::Route, now);
-        world.hosts[0].settle(now);
-        world.run_for(SECOND);
-        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_480, "route"));
-        assert_eq!(sa(&world, 0).outer_mtu_unprobed.as_deref(), Some(why));
-        let now = world.now;
-        world.hosts[0].gateway.note_path_mtu(OUTER[1].parse().unwrap(), 1_400, now);
-        world.hosts[0].settle(now);
-        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_400, "icmp (unverified)"));
-        let inner = sa(&world, 0).mtu;
-        assert!(passes(&mut world, inner) && !passes(&mut world, inner + 1));
-        world.run_for(620 * SECOND);
-        assert_eq!((sa(&world, 0).outer_mtu, sa(&world, 0).outer_mtu_from.as_str()), (1_480, "route"));
+fn an_ikev1_peer_is_asked_with_filled_questions_of_dead_peer_detection() {
+    let mut world = world_with(Start::AtOnce, Link::default(), 6, v1);
+    assert!(come_up(&mut world, 5 * SECOND));
+    world.run_for(10 * SECOND);
+    for place in [0, 1] {
+        let (_, outer, from) = shown(&world, place);
+        assert_eq!((outer, from.as_str()), (1_500, "probed"));
+        assert_eq!(sa(&world, place).outer_mtu_unprobed, None);
     }
+    // A line on the way becomes a narrower one, and swallows in silence what it does not take.
+    world.network.mtu = Some(1_300);
+    for _ in 0..120 {
+        let now = world.now;
+        world.hosts[0].send(INNER[0], INNER[1], now);
+        world.hosts[1].send(INNER[1], INNER[0], now);
+        world.run_for(SECOND);
+    }
+    for place in [0, 1] {
+        let (_, outer, from) = shown(&world, place);
+        assert_eq!(from, "probed");
+        // AES-CBC leaves no more than 15 bytes of the path unused.
+        assert!((1_285..=1_300).contains(&outer), "{outer}");
+        assert_eq!((world.hosts[place].told("ike_up"), world.hosts[place].told("ike_down")), (1, 0));
+    }
+    let inner = sa(&world, 0).mtu;
+    assert!(passes(&mut world, inner) && !passes(&mut world, inner + 1));
 }
 
 // The first site probes; from then on nothing arrives until it has given the IKE SA up.

@@ -504,6 +504,7 @@ impl Established {
     pub(super) fn take_children(&mut self, ctx: &mut Context<'_>) -> Handover {
         // A recording of message 3 must not make us delete what lives on elsewhere.
         self.recent.iter_mut().for_each(|recent| recent.gone = None);
+        self.abandon_probe(ctx);
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.extend(self.abandon_asking(ctx));
         Handover { children: std::mem::take(&mut self.children), wanted }

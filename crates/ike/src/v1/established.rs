@@ -14,6 +14,7 @@ use super::children::{Child, Handover, Want};
 use super::flight::{Flight, memory};
 use super::info::Watch;
 use super::keys::{Iv, Keys};
+use super::probe::Probing;
 use super::quick::Quick;
 use super::vendor::Nat;
 use super::{Link, State};
@@ -75,6 +76,10 @@ pub(crate) struct Established {
     pub(super) nat: Nat,
     /// Dead peer detection, where it is wanted and the peer knows it.
     pub(super) dpd: Option<Dpd>,
+    /// Whether the peer speaks it.
+    pub(super) peer_has_dpd: bool,
+    /// A probe of the path that is under way.
+    pub(super) probing: Option<Probing>,
     pub(super) local_id: Identity,
     pub(super) remote_id: Identity,
     pub(super) suite_name: Arc<str>,
@@ -144,6 +149,8 @@ impl Outcome {
             last_block: self.last_block,
             nat: self.nat,
             dpd: connection.dpd.filter(|dpd| self.peer_has_dpd && !dpd.delay.is_zero()),
+            peer_has_dpd: self.peer_has_dpd,
+            probing: None,
             local_id: self.local_id,
             remote_id: self.remote_id,
             suite_name,
@@ -279,6 +286,7 @@ impl Established {
         if let After::Closed = self.handle_quick_timeout(link, ctx) {
             return After::Closed;
         }
+        self.handle_probe_timeout(link, ctx);
         self.start_wanted(link, ctx);
         self.recent.retain(|recent| recent.until > ctx.now);
         After::Stays
@@ -308,6 +316,7 @@ impl Established {
         consider(self.keepalive_at.map(|at| Deadline { at, why: "NAT keepalive" }));
         self.quick.iter().for_each(|quick| consider(quick.poll_timeout()));
         consider(self.poll_wanted());
+        consider(self.poll_probe());
         earliest
     }
 
@@ -392,6 +401,7 @@ impl Established {
     /// Forgets everything without a word to the peer.
     pub(super) fn end(&mut self, reason: CloseReason, again: Again, ctx: &mut Context<'_>) -> After {
         self.abandon_asking(ctx);
+        self.abandon_probe(ctx);
         self.wanted.clear();
         let ids: Vec<SaId> = self.children.iter().map(|child| child.id).collect();
         ids.into_iter().for_each(|id| self.remove_child(id, reason.clone(), ctx));

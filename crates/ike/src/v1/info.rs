@@ -147,7 +147,7 @@ impl Watch {
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 impl Established {
-    fn send_info(&self, link: &Link, ends: Ends, payloads: &[(u8, Vec<u8>)], ctx: &mut Context<'_>) {
+    pub(super) fn send_info(&self, link: &Link, ends: Ends, payloads: &[(u8, Vec<u8>)], ctx: &mut Context<'_>) {
         let message = sealed(link, &self.keys, &self.last_block, payloads, ctx);
         ctx.transmit(ends, &message);
     }
@@ -270,6 +270,11 @@ impl Established {
 
     fn handle_answer(&mut self, link: &mut Link, ends: Ends, data: &[u8], ctx: &mut Context<'_>) {
         let sequence = data.try_into().map(u32::from_be_bytes);
+        if let Ok(sequence) = sequence
+            && self.on_probe_answer(sequence, ctx)
+        {
+            return self.note_fresh(link, ends, ctx);
+        }
         let (Ok(sequence), Some(asked)) = (sequence, self.watch.asked) else {
             ctx.drop(DropReason::OutOfOrder);
             return;

@@ -3,7 +3,7 @@
 //!
 //! A [`Session`] is an ISAKMP SA from its first message to its end. Main mode walks through [`State`] one message a
 //! state; an established session ([`established`]) owns its Child SAs ([`children`]), negotiates them
-//! ([`quick`]) and speaks of them ([`info`]). Phase 1 is not rekeyed but negotiated anew: the endpoint hands the
+//! ([`quick`]) and speaks of them ([`info`]), and probes the path ([`probe`]). Phase 1 is not rekeyed but negotiated anew: the endpoint hands the
 //! children over to the successor.
 //!
 //! Refused with a reason: aggressive and base mode, XAUTH and mode config, certificates, AH, transport mode. Left out:
@@ -20,6 +20,7 @@ mod keys;
 mod main_mode;
 mod phase1;
 mod phase2;
+mod probe;
 mod quick;
 mod vendor;
 
@@ -42,6 +43,7 @@ use self::vendor::Nat;
 use crate::context::{Again, Context, Ends, Signal};
 use crate::event::{CloseReason, DropReason, Rekey};
 use crate::peer::{Peer, PeerId};
+use crate::probe::{CannotProbe, Probe};
 use crate::session::{Algorithms, IkeSaView, IkeState};
 use crate::wire::header::Header;
 use crate::wire::v1::{exchange, notify};
@@ -249,6 +251,14 @@ impl Session {
     pub(crate) fn expire_child(&mut self, id: SaId, ctx: &mut Context<'_>) {
         if let Some((established, link)) = self.established() {
             established.expire_child(id, link, ctx);
+        }
+    }
+
+    /// Probes the path.
+    pub(crate) fn probe(&mut self, probe: Probe, ctx: &mut Context<'_>) -> Result<(), CannotProbe> {
+        match self.established() {
+            Some((established, link)) => established.probe(probe, link, ctx),
+            None => Err(CannotProbe::NoIkeSa),
         }
     }
 

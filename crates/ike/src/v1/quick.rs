@@ -136,6 +136,8 @@ impl Established {
 
     /// Sends message 1.
     pub(super) fn begin_quick(&mut self, want: Want, link: &Link, ctx: &mut Context<'_>) {
+        // An error of the peer's would be taken for one about this.
+        self.abandon_probe(ctx);
         if !self.has_quick_under_way() {
             self.deleted.clear();
         }

@@ -3,5 +3,6 @@
 mod bring_up;
 mod golden;
 mod lifecycle;
+mod probe;
 mod refusals;
 mod world;

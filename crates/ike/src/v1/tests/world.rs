@@ -72,6 +72,9 @@ pub(super) struct World {
     pub(super) jitter: Duration,
     /// The offset of the ports outside of a NAT in front of A, where there is one.
     pub(super) nat: Option<u16>,
+    /// The longest IP packet that arrives.
+    pub(super) mtu: usize,
+    pub(super) probed: Vec<(usize, crate::Probed)>,
     /// Packets of traffic that found no SA at the other side.
     pub(super) lost_traffic: u32,
 }
@@ -200,6 +203,8 @@ impl World {
             doubles: 0,
             jitter: Duration::ZERO,
             nat: None,
+            mtu: usize::MAX,
+            probed: Vec::new(),
             lost_traffic: 0,
         }
     }
@@ -249,7 +254,7 @@ impl World {
                 }
                 Output::Sa(change) => self.gateways[side].change(change),
                 Output::Event(event) => self.gateways[side].events.push((self.now, event)),
-                Output::Probed(probed) => unreachable!("IKEv1 sends no probes: {probed:?}"),
+                Output::Probed(probed) => self.probed.push((side, probed)),
             }
         }
     }
@@ -340,7 +345,7 @@ impl World {
         self.sent.push(packet.clone());
         let copies = 1 + u64::from(self.random.below(100) < self.doubles);
         for _ in 0..copies {
-            if self.random.below(100) >= self.loss {
+            if self.random.below(100) >= self.loss && packet.payload.len() + 28 <= self.mtu {
                 let jitter = self.random.below(self.jitter.as_micros() as u64 + 1);
                 let at = self.now + Duration::from_millis(10) + Duration::from_micros(jitter);
                 self.wire.push(Packet { at, ..packet.clone() });
