@@ -430,6 +430,7 @@ fn config() -> impl Strategy<Value = Config> {
                 manage_sysctl: flags.1,
                 workers: seen.3.and_then(std::num::NonZeroU8::new),
                 metrics: seen.0.map(|(address, port)| (address, port).into()),
+                opentelemetry: seen.0.map(|(_, port)| format!("http://[::1]:{port}/a")),
                 log_format: if seen.1 { LogFormat::Json } else { LogFormat::Text },
                 log_directory: seen.2,
                 psk_overlap,

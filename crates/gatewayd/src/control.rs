@@ -34,7 +34,7 @@ use crate::notify::Notifier;
 use crate::resolve::{self, Resolver};
 use crate::sockets::{Heard, Sockets};
 use crate::world::World;
-use crate::{Error, host, metrics, outer, routes};
+use crate::{Error, host, metrics, otlp, outer, routes};
 
 /// How long the polite end may take: peers that answer sooner end it sooner.
 const FAREWELL: Duration = Duration::from_millis(1_200);
@@ -143,6 +143,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ages: Ages::default(),
         notifier: Notifier::from_environment(),
         metrics: None,
+        exporter: None,
         icmp: IcmpErrors::listen(),
         icmp_errors: (0, 0),
         ask: server.asker(),
@@ -248,6 +249,7 @@ struct Control {
     ages: Ages,
     notifier: Notifier,
     metrics: Option<metrics::Server>,
+    exporter: Option<otlp::Exporter>,
     icmp: IcmpErrors,
     /// ICMP errors that named an SA of ours, and that named none.
     icmp_errors: (u64, u64),
@@ -269,6 +271,7 @@ impl Control {
     async fn start(&mut self, config: Config, world: &mut World) -> Result<(), Error> {
         self.settle_host(&config, world).await;
         self.serve_metrics(config.gateway.metrics).await?;
+        self.export(config.gateway.opentelemetry.as_deref());
         self.note_own_addresses(world).await;
         let learns = config.bgp.is_some();
         self.config = config.clone();
@@ -296,6 +299,25 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Serves and sends again what was given up for another process, which did not come.
+    async fn tell_again(&mut self) {
+        let (metrics, collector) = (self.config.gateway.metrics, self.config.gateway.opentelemetry.clone());
+        if let Err(e) = self.serve_metrics(metrics).await {
+            self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
+        }
+        self.export(None);
+        self.export(collector.as_deref());
+    }
+
+    /// Sends metrics and events to this collector, and to no other.
+    fn export(&mut self, collector: Option<&str>) {
+        if self.exporter.as_ref().map(otlp::Exporter::collector) != collector {
+            let exporter = collector.map(|address| otlp::Exporter::start(address, self.ask.clone()));
+            self.log.collect(exporter.as_ref().map(otlp::Exporter::events));
+            self.exporter = exporter;
+        }
     }
 
     /// Hears everybody until it is told to stop.
@@ -353,6 +375,7 @@ impl Control {
                                 Err(e) => return Err((e, reports)),
                             }
                             self.ask = server.asker();
+                            self.tell_again().await;
                         }
                         Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
                     },
@@ -726,6 +749,7 @@ impl Control {
                 if let Err(e) = self.serve_metrics(config.gateway.metrics).await {
                     self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
                 }
+                self.export(config.gateway.opentelemetry.as_deref());
                 self.config = config.clone();
                 self.gateway.apply(config, self.clock.now());
                 self.carry_out(world).await;
@@ -765,6 +789,10 @@ impl Control {
         world.clear().await;
         self.guard.clear();
         self.end_data_path(&mut reports, workers, Duration::from_millis(500)).await;
+        self.log.collect(None);
+        if let Some(exporter) = self.exporter.take() {
+            exporter.finish().await;
+        }
     }
 
     /// Stops the workers, and waits so long for them.

@@ -31,6 +31,7 @@ mod icmp;
 pub mod log;
 mod metrics;
 mod notify;
+mod otlp;
 mod outer;
 pub mod resolve;
 pub mod routes;

@@ -60,6 +60,9 @@ pub struct GatewayOptions {
     pub workers: Option<NonZeroU8>,
     /// Where metrics are served over HTTP; `None` is nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where metrics and events are sent by OTLP over HTTP, an `http://` address without a slash at its end; `None` is
+    /// nowhere.
+    pub opentelemetry: Option<String>,
     /// How the log is written, where the command line does not say it.
     pub log_format: LogFormat,
     /// A directory for a log of each connection; `None` is none.
@@ -81,6 +84,7 @@ impl Default for GatewayOptions {
             manage_sysctl: false,
             workers: None,
             metrics: None,
+            opentelemetry: None,
             log_format: LogFormat::Text,
             log_directory: None,
             psk_overlap: Duration::from_secs(86_400),

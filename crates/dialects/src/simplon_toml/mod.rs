@@ -15,6 +15,7 @@
 //! manage-sysctl = false                   # set the sysctls that forwarding needs, or only report them
 //! workers = 4                             # threads that pass packets; without it, as the processors are
 //! metrics = "127.0.0.1:9830"              # serve Prometheus here; without it, nowhere
+//! opentelemetry = "http://127.0.0.1:4318" # send metrics and events there; without it, nowhere
 //! log-format = "text"                     # or "json"
 //! log-directory = "/var/log/simplon"      # a log of each connection; without it, none
 //! psk-overlap = "24h"                     # how long a key that was replaced is still accepted

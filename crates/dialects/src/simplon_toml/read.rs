@@ -33,6 +33,7 @@ const GATEWAY: &[&str] = &[
     "manage-sysctl",
     "workers",
     "metrics",
+    "opentelemetry",
     "log-format",
     "log-directory",
     "psk-overlap",
@@ -208,6 +209,7 @@ fn gateway(table: Table<'_>) -> GatewayOptions {
     table.set("manage-sysctl", &mut options.manage_sysctl, Value::flag);
     table.set("workers", &mut options.workers, |value| value.number(1..64).map(NonZeroU8::new));
     table.set("metrics", &mut options.metrics, |value| value.parsed(parse_listener).map(Some));
+    table.set("opentelemetry", &mut options.opentelemetry, |value| value.parsed(parse_collector).map(Some));
     table.set("log-format", &mut options.log_format, |value| value.choice(&LOG_FORMATS));
     table.set("log-directory", &mut options.log_directory, |value| value.parsed(parse_directory).map(Some));
     table.set("psk-overlap", &mut options.psk_overlap, Value::duration);
@@ -319,6 +321,24 @@ fn parse_listener(text: &str) -> Result<SocketAddr, String> {
     let wrong = |_| format!("{text:?} is not an IP address with a port, such as 127.0.0.1:9830 or [::1]:9830");
     let address: SocketAddr = text.parse().map_err(wrong)?;
     if address.port() == 0 { Err("port 0 is not a port".to_owned()) } else { Ok(address) }
+}
+
+/// Where a collector listens: an address or name with a port, and a path where there is one.
+fn parse_collector(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not the address of a collector, such as http://127.0.0.1:4318");
+    if text.starts_with("https://") {
+        return Err("TLS is not spoken: let a collector on this host pass it on".to_owned());
+    }
+    let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+    let (host, port) = rest.split('/').next().and_then(|authority| authority.rsplit_once(':')).ok_or_else(wrong)?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(is_name),
+    };
+    let is_clean = text.chars().all(|c| c.is_ascii_graphic() && !"?#@\"".contains(c));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if is_host && is_port && is_clean { Ok(text.trim_end_matches('/').to_owned()) } else { Err(wrong()) }
 }
 
 /// A directory of the host. It must not depend on where the gateway was started.

@@ -68,9 +68,19 @@ fn where_metrics_and_logs_go_must_be_unmistakable() {
     assert_eq!(options.metrics, Some("[::1]:9830".parse().unwrap()));
     assert_eq!(options.log_format, model::LogFormat::Json);
     assert_eq!(options.log_directory.as_deref(), Some("/var/log/simplon"));
+    for (line, read) in [
+        ("opentelemetry = \"http://[::1]:4318/\"", "http://[::1]:4318"),
+        ("opentelemetry = \"http://otel.example:80/a/b\"", "http://otel.example:80/a/b"),
+    ] {
+        assert_eq!(gateway(line).unwrap().opentelemetry.as_deref(), Some(read));
+    }
     for (line, why) in [
         ("metrics = \":9830\"", "such as 127.0.0.1:9830"),
         ("metrics = \"127.0.0.1:0\"", "port 0"),
+        ("opentelemetry = \"127.0.0.1:4318\"", "such as http://127.0.0.1:4318"),
+        ("opentelemetry = \"http://collector\"", "such as http://127.0.0.1:4318"),
+        ("opentelemetry = \"http://a:4318/?x\"", "such as http://127.0.0.1:4318"),
+        ("opentelemetry = \"https://a:4318\"", "TLS is not spoken"),
         ("log-directory = \"logs\"", "begin with a slash"),
         ("log-format = \"xml\"", "json"),
     ] {

@@ -120,6 +120,7 @@ fn gateway(out: &mut Out, options: &GatewayOptions) {
     out.set("manage-sysctl", &options.manage_sysctl, &default.manage_sysctl, bool::to_string);
     options.workers.iter().for_each(|workers| out.line(&format!("workers = {workers}")));
     options.metrics.iter().for_each(|address| out.line(&format!("metrics = {}", shown(address))));
+    options.opentelemetry.iter().for_each(|address| out.line(&format!("opentelemetry = {}", quote(address))));
     out.set("log-format", &options.log_format, &default.log_format, |format| word(&LOG_FORMATS, format));
     options.log_directory.iter().for_each(|path| out.line(&format!("log-directory = {}", quote(path))));
     out.set("psk-overlap", &options.psk_overlap, &default.psk_overlap, time);

@@ -1,10 +1,11 @@
-//! What a person sees: one sentence for each change, with the connection as a field. It goes three ways:
+//! What a person sees: one sentence for each change, with the connection as a field. It goes four ways:
 //!
 //! | where | what |
 //! | --- | --- |
 //! | the log on standard error | text for a person, or JSON ([`Format`]) |
 //! | the journal | the last [`KEPT`] events, which `simplon show events` asks for |
 //! | a file of each connection | JSON with how far both phases were, where a directory for them is configured |
+//! | a collector | by OTLP, where one is configured ([`crate::otlp`]) |
 //!
 //! An event of a connection in JSON has the fields of the tunnel logs that clouds write: `event_timestamp`,
 //! `dpd_enabled`, `nat_t_detected`, `ike_phase1_state`, `ike_phase2_state` and `details`. No event holds a secret.
@@ -24,6 +25,7 @@ use self::journal::Journal;
 pub use self::journal::{Event, KEPT, PAGE, Page};
 pub use self::time::utc;
 use self::tunnels::Tunnels;
+use crate::otlp;
 
 /// How the log is written, shared with whoever writes it: the configuration is read after the first line.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +59,7 @@ pub(crate) struct Log {
     format: Format,
     journal: Journal,
     tunnels: Option<Tunnels>,
+    collector: Option<otlp::Events>,
 }
 
 impl Log {
@@ -79,11 +82,17 @@ impl Log {
         }
     }
 
+    /// Sends events to a collector from now on, or to none.
+    pub(crate) fn collect(&mut self, collector: Option<otlp::Events>) {
+        self.collector = collector;
+    }
+
     /// Tells of an event. `phases` says how far its connection is.
     pub(crate) fn tell(&mut self, event: &GatewayEvent, phases: impl FnOnce(&str) -> Option<Phases>) {
         let at_ms = u64::try_from(os::clock::unix_time().as_millis()).unwrap_or(u64::MAX);
         self.journal.add(event, at_ms);
-        let is_wanted = event.severity > Severity::Debug && (self.format.is_json() || self.tunnels.is_some());
+        let is_wanted = event.severity > Severity::Debug
+            && (self.format.is_json() || self.tunnels.is_some() || self.collector.is_some());
         let phases = event.connection.as_deref().filter(|_| is_wanted).and_then(phases);
         match phases.filter(|_| self.format.is_json()) {
             Some(phases) => trace_phases(event, &phases, at_ms),
@@ -91,6 +100,9 @@ impl Log {
         }
         if let (Some(tunnels), Some(phases)) = (&mut self.tunnels, phases) {
             tunnels.write(event, &phases, at_ms);
+        }
+        if let Some(collector) = self.collector.as_ref().filter(|_| event.severity > Severity::Debug) {
+            collector.add(event.clone(), phases, at_ms);
         }
     }
 

@@ -7,15 +7,23 @@ use gateway::status::{ConnectionStatus, Phase, SaStatus, Status};
 
 use super::process;
 use super::routing;
-use super::text::{Kind, Text};
+use super::text::{Family, Kind, Text};
 
 /// Every state of a connection, with its name.
 const STATES: [(State, &str); 4] =
     [(State::Up, "up"), (State::Connecting, "connecting"), (State::Waiting, "waiting"), (State::Down, "down")];
 
-/// Everything that is known.
+/// Everything that is known, as text.
 pub(super) fn write(status: &Status) -> String {
-    let mut text = Text::default();
+    filled(Text::default(), status).finish()
+}
+
+/// Everything that is known.
+pub(crate) fn collect(status: &Status) -> Vec<Family> {
+    filled(Text::kept(), status).families()
+}
+
+fn filled(mut text: Text, status: &Status) -> Text {
     gateway(&mut text, status);
     up(&mut text, status);
     tunnels(&mut text, &status.connections);
@@ -25,7 +33,7 @@ pub(super) fn write(status: &Status) -> String {
     ike(&mut text, status);
     data_path(&mut text, status);
     process::write(&mut text, status.gateway.uptime_s);
-    text.finish()
+    text
 }
 
 fn gateway(text: &mut Text, status: &Status) {
@@ -196,10 +204,11 @@ fn data_path(text: &mut Text, status: &Status) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn status(connections: &[serde_json::Value]) -> Status {
+    /// A status of connections that are so and otherwise have nothing.
+    pub(crate) fn status(connections: &[serde_json::Value]) -> Status {
         let mut status = Status::default();
         status.gateway.data_path = Some(gateway::status::DataPathCounters::default());
         for given in connections {

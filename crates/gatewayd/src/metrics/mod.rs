@@ -37,6 +37,12 @@ use tracing::debug;
 
 use crate::admin::{self, Answer, Asked};
 
+pub(crate) use self::families::collect;
+pub(crate) use self::text::{Family, Kind, Number};
+
+#[cfg(test)]
+pub(crate) use self::families::tests::status as status_of;
+
 /// Connections that are served at once; more wait.
 const CLIENTS: usize = 8;
 /// How long a client may take for a request, and for the next one.
@@ -127,7 +133,7 @@ async fn answer(request: &Request<Incoming>, ask: &mpsc::Sender<Asked>) -> Respo
 }
 
 /// The status with all its counters; nothing when some are missing.
-async fn status(ask: &mpsc::Sender<Asked>) -> Option<Box<gateway::status::Status>> {
+pub(crate) async fn status(ask: &mpsc::Sender<Asked>) -> Option<Box<gateway::status::Status>> {
     let (answer, answered) = oneshot::channel();
     ask.send(Asked { request: admin::Request::Status, answer, stream: None }).await.ok()?;
     match answered.await {

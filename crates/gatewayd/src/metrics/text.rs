@@ -1,53 +1,96 @@
-//! The text exposition format 0.0.4 of Prometheus.
+//! Families of series: written down in the text exposition format 0.0.4 of Prometheus, or kept as they are.
 
 use std::fmt::Write;
 
 /// What the numbers of a family mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// It only grows while the process runs.
     Counter,
     /// It goes up and down.
     Gauge,
 }
 
-/// A text of families. All samples of a family stand together, as the format wants it.
-#[derive(Debug, Default)]
+/// Series that belong together.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) help: String,
+    /// Labels and value of each.
+    pub(crate) samples: Vec<(Vec<(String, String)>, Number)>,
+}
+
+#[derive(Debug)]
+enum Out {
+    Written(String),
+    Kept(Vec<Family>),
+}
+
+/// A list of families. All samples of a family stand together, as the format wants it.
+#[derive(Debug)]
 pub(super) struct Text {
-    out: String,
+    out: Out,
     name: &'static str,
 }
 
+impl Default for Text {
+    /// To be written down.
+    fn default() -> Self {
+        Self { out: Out::Written(String::new()), name: "" }
+    }
+}
+
 impl Text {
+    /// To be kept.
+    pub(super) const fn kept() -> Self {
+        Self { out: Out::Kept(Vec::new()), name: "" }
+    }
+
     /// Begins a family. `help` is a sentence without a full stop.
     pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
         self.name = name;
+        match &mut self.out {
+            Out::Kept(families) => families.push(Family { name, kind, help: help.to_owned(), samples: Vec::new() }),
+            Out::Written(out) => {
+                let kind = match kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                };
+                let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            }
+        }
     }
 
     /// A sample of the family that was begun last.
     pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) {
-        self.out.push_str(self.name);
+        let out = match &mut self.out {
+            Out::Written(out) => out,
+            Out::Kept(families) => {
+                let labels = labels.iter().map(|(label, text)| ((*label).to_owned(), (*text).to_owned())).collect();
+                if let Some(family) = families.last_mut() {
+                    family.samples.push((labels, value.into()));
+                }
+                return;
+            }
+        };
+        out.push_str(self.name);
         for (place, (label, text)) in labels.iter().enumerate() {
-            let _ = write!(self.out, "{}{label}=\"", if place == 0 { '{' } else { ',' });
+            let _ = write!(out, "{}{label}=\"", if place == 0 { '{' } else { ',' });
             for c in text.chars() {
                 match c {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    c => self.out.push(c),
+                    '\\' => out.push_str("\\\\"),
+                    '"' => out.push_str("\\\""),
+                    '\n' => out.push_str("\\n"),
+                    c => out.push(c),
                 }
             }
-            self.out.push('"');
+            out.push('"');
         }
         let end = if labels.is_empty() { "" } else { "}" };
         let _ = match value.into() {
-            Number::Whole(value) => writeln!(self.out, "{end} {value}"),
-            Number::Real(value) => writeln!(self.out, "{end} {value}"),
+            Number::Whole(value) => writeln!(out, "{end} {value}"),
+            Number::Real(value) => writeln!(out, "{end} {value}"),
         };
     }
 
@@ -57,14 +100,26 @@ impl Text {
         self.sample(&[], value);
     }
 
+    /// What was written down.
     pub(super) fn finish(self) -> String {
-        self.out
+        match self.out {
+            Out::Written(out) => out,
+            Out::Kept(_) => String::new(),
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn families(self) -> Vec<Family> {
+        match self.out {
+            Out::Written(_) => Vec::new(),
+            Out::Kept(families) => families,
+        }
     }
 }
 
 /// A value. Whole numbers are written in full: a counter of bytes outgrows the digits of a float.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Number {
+pub(crate) enum Number {
     Whole(u64),
     Real(f64),
 }
