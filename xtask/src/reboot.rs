@@ -32,6 +32,10 @@ const TUNNELS: Duration = Duration::from_secs(60);
 
 /// What an operator types, and copies in.
 const CONFIGURATION: &str = r#"
+[gateway]
+manage-sysctl = true
+log-directory = "/var/log/simplon"
+
 [connection.cloud-1]
 version = "ikev1"
 remote = "192.0.2.1"
@@ -368,6 +372,11 @@ impl Machine {
         }
         self.say("the site reaches the cloud", "ping -c 2 -W 5 -I 10.60.0.1 10.50.0.1")?;
         self.say("systemd takes it for running", "systemctl is-active simplon && systemctl is-enabled simplon")?;
+        self.say("the host forwards", "test $(cat /proc/sys/net/ipv4/ip_forward) = 1")?;
+        self.say(
+            "each connection has its log",
+            "test -s /var/log/simplon/cloud-1.log -a -s /var/log/simplon/cloud-2.log",
+        )?;
         self.say("no unit failed", "test -z \"$(systemctl --failed --plain --no-legend | tee /dev/stderr)\"")?;
         self.say("no error is in the log", "! journalctl -b -u simplon -p err --no-pager | grep -v '^-- '")
     }

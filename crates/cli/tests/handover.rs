@@ -6,16 +6,9 @@
 mod ground;
 
 use std::io::Write;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use ground::Ground;
-
-fn lost_nothing(ping: Child, what: &str) {
-    let output = ping.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains(" 0% packet loss"), "{what}: {text}");
-}
+use ground::{Ground, lost_nothing};
 
 #[test]
 fn a_hand_over_loses_no_packet_and_keeps_the_ike_sa() {

@@ -154,3 +154,10 @@ pub(crate) fn ip(words: &[&str]) {
     let Output { status, stderr, .. } = Command::new("ip").args(words).output().unwrap();
     assert!(status.success(), "ip {words:?}: {}", String::from_utf8_lossy(&stderr));
 }
+
+/// Waits for the end of a ping, which must have had every answer.
+pub(crate) fn lost_nothing(ping: Child, what: &str) {
+    let output = ping.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0% packet loss"), "{what}: {text}");
+}

@@ -100,17 +100,35 @@ fn file_name(connection: &str) -> String {
     name + ".log"
 }
 
-/// Writes until the gateway hangs up. What cannot be written is said once, until something can.
+/// Writes until the gateway hangs up.
 fn write_all(lines: &Receiver<(PathBuf, String)>) {
-    let mut is_failing = false;
+    let mut disk = Disk::default();
     for (path, line) in lines {
-        match append(&path, &line) {
-            Ok(()) => is_failing = false,
-            Err(e) if !is_failing => {
-                warn!("cannot write {}: {e}", path.display());
-                is_failing = true;
+        if let Some(text) = disk.write(&path, &line) {
+            warn!("{text}");
+        }
+    }
+}
+
+/// What the disk did not take.
+#[derive(Debug, Default)]
+struct Disk {
+    /// Lines that were lost since a person heard that some are.
+    lost: u64,
+}
+
+impl Disk {
+    /// Writes a line; what to say, at the first that is lost and at the first that is written again.
+    fn write(&mut self, path: &Path, line: &str) -> Option<String> {
+        match append(path, line) {
+            Ok(()) => {
+                let lost = std::mem::take(&mut self.lost);
+                (lost > 0).then(|| format!("{lost} lines of the connections' logs were lost: the disk took none"))
             }
-            Err(_) => {}
+            Err(e) => {
+                self.lost += 1;
+                (self.lost == 1).then(|| format!("cannot write {}: {e}", path.display()))
+            }
         }
     }
 }
@@ -123,7 +141,13 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         fs::rename(path, older)?;
         file = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
     }
-    file.write_all(line.as_bytes())
+    let before = file.metadata()?.len();
+    let written = file.write_all(line.as_bytes());
+    if written.is_err() {
+        // A full disk may have taken a part of it: the next line must not stand behind that.
+        let _ = file.set_len(before);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -164,6 +188,18 @@ mod tests {
             assert_eq!(file_name(name), file);
         }
         assert_eq!(file_name(&"x".repeat(4_000)).len(), LONGEST_NAME + 4);
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_does_not_take_are_counted_and_told_of() {
+        let path = std::env::temp_dir().join(format!("simplon-disk-{}", std::process::id()));
+        let (mut disk, full) = (Disk::default(), Path::new("/dev/full"));
+        assert!(disk.write(full, "a\n").unwrap().starts_with("cannot write /dev/full: No space left"));
+        assert_eq!((disk.write(full, "b\n"), disk.write(full, "c\n")), (None, None));
+        assert!(disk.write(&path, "d\n").unwrap().starts_with("3 lines of the connections' logs were lost"));
+        assert_eq!(disk.write(&path, "e\n"), None);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "d\ne\n");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
