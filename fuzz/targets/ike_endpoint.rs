@@ -117,7 +117,9 @@ impl Stranger {
                     sent += 1;
                     self.heard = Some(transmit);
                 }
-                Output::Sa(SaChange::Install(_) | SaChange::Activate(_) | SaChange::Move { .. }) => {
+                Output::Sa(
+                    SaChange::Install(_) | SaChange::Activate(_) | SaChange::Move { .. } | SaChange::Skip { .. },
+                ) => {
                     panic!("a stranger got an SA")
                 }
                 Output::Sa(SaChange::Remove(_)) => {}

@@ -250,6 +250,7 @@ impl Pair {
                 end.active.retain(|other| *other != id);
             }
             SaChange::Move { id, path } => end.sas.get_mut(&id).expect("an SA moved that is not there").path = path,
+            SaChange::Skip { .. } => unreachable!("IKE leaves numbers to those who take them"),
         }
     }
 

@@ -16,6 +16,22 @@ pub(super) struct Row<'a> {
     df: &'a str,
     version: Option<&'a str>,
     sa: Option<&'a SaStatus>,
+    /// Of the whole gateway: what they are about does not say which SA.
+    errors: Option<Errors>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Errors {
+    send_errors: u64,
+    receive_errors: u64,
+    valid_icmp_errors: u64,
+    invalid_icmp_errors: u64,
+}
+
+fn errors(status: &Status) -> Option<Errors> {
+    let data_path = status.gateway.data_path.as_ref()?;
+    let DataPathCounters { send_errors, receive_errors, valid_icmp_errors, invalid_icmp_errors, .. } = *data_path;
+    Some(Errors { send_errors, receive_errors, valid_icmp_errors, invalid_icmp_errors })
 }
 
 pub(super) fn rows(status: &Status) -> Vec<Row<'_>> {
@@ -29,6 +45,7 @@ pub(super) fn rows(status: &Status) -> Vec<Row<'_>> {
                 df: &child.df,
                 version: version(connection),
                 sa,
+                errors: errors(status),
             };
             rows.extend(child.sas.iter().map(|sa| row(Some(sa))));
             if child.sas.is_empty() {
@@ -75,7 +92,7 @@ fn head(out: &mut Lines, connection: &ConnectionStatus, child: &ChildStatus) {
     out.line(2, "remote ident", &child.remote.join(", "));
     out.line(2, "ends", &format!("{} - {}", connection.local, connection.remote));
     let df = if child.df == "clear" { "clear-df" } else { "copy-df" };
-    out.line(2, "DF policy", &format!("{df}; TFC packets are not sent"));
+    out.line(2, "DF policy", &format!("{df}; TFC packets are not sent, ICMP errors are counted and not believed"));
 }
 
 fn one(out: &mut Lines, connection: &ConnectionStatus, sa: &SaStatus, data_path: &DataPathCounters) {
@@ -94,8 +111,8 @@ fn one(out: &mut Lines, connection: &ConnectionStatus, sa: &SaStatus, data_path:
     out.line(4, "interface MTU", &format!("{} ({}), TCP MSS {}", sa.mtu, sa.mtu_from, sa.mss));
     let ago = sa.outer_mtu_probed_ago_s.map(|s| format!(", {} ago", short_duration(s))).unwrap_or_default();
     let why_not = sa.outer_mtu_unprobed.as_ref().map(|why| format!("; not probed: {why}")).unwrap_or_default();
-    let path = format!("{} ({}{ago}{why_not}), overhead {}", sa.outer_mtu, sa.outer_mtu_from, sa.overhead);
-    out.line(4, "path MTU", &path);
+    let path = format!("{} ({}{ago}{why_not}), media {}", sa.outer_mtu, sa.outer_mtu_from, sa.outer_mtu);
+    out.line(4, "path MTU", &format!("{path}, overhead {}; probed again by itself", sa.overhead));
     let seconds = |at: Option<u64>| at.map_or("-".to_owned(), |s| format!("{s} s ({})", short_duration(s)));
     let timing = format!("{} left, rekey in {}", seconds(sa.expires_in_s), seconds(sa.rekey_in_s));
     out.line(4, "remaining lifetime", &format!("{timing}, age {}", seconds(Some(sa.age_s))));
@@ -123,6 +140,12 @@ fn counters(out: &mut Lines, sa: &SaStatus, traffic: &Traffic, data_path: &DataP
     out.line(4, "# encaps", &format!("{n}, encrypt {n}, digest {n} ({size})"));
     let (n, size) = (traffic.inbound.packets, bytes(traffic.inbound.bytes));
     out.line(4, "# decaps", &format!("{n}, decrypt {n}, verify {n} ({size})"));
+    let n = traffic.outbound.packets;
+    out.line(
+        4,
+        "# compression",
+        &format!("compressed 0, decompressed 0, not compressed {n}, comp failed 0, decomp failed 0"),
+    );
     let (fragmented, failed) = (traffic.fragmented, traffic.fragmentation_failed);
     let made = traffic.fragments_created;
     out.line(4, "# pre-frag", &format!("successes {fragmented}, failures {failed}, fragments created {made}"));
@@ -131,6 +154,8 @@ fn counters(out: &mut Lines, sa: &SaStatus, traffic: &Traffic, data_path: &DataP
     out.line(4, "# TFC", &format!("received {}, sent 0", traffic.dummies_received));
     let (send, receive) = (data_path.send_errors, data_path.receive_errors);
     out.line(4, "# errors", &format!("send {send}, receive {receive} (whole gateway)"));
+    let (valid, invalid) = (data_path.valid_icmp_errors, data_path.invalid_icmp_errors);
+    out.line(4, "# ICMP errors", &format!("valid {valid}, invalid {invalid} (whole gateway)"));
     let idle = traffic.idle_s.map_or("never".to_owned(), |s| format!("{} ago", short_duration(s)));
     out.line(4, "last packet in", &idle);
     if sa.traffic.is_none() {

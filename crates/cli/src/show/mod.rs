@@ -80,4 +80,6 @@ fn state(connection: &ConnectionStatus) -> String {
 }
 
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod tests;

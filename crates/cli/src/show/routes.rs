@@ -50,7 +50,10 @@ fn table(routes: &[RouteStatus]) -> String {
             route.from.join(", "),
         ]
     }));
-    format!("Codes: C - connected, S - static, B - BGP\n{}", aligned(&rows))
+    let count = |code: &str| rows.iter().filter(|row| row[0] == code).count();
+    let entries =
+        format!("{} entries: {} connected, {} static, {} BGP", routes.len(), count("C"), count("S"), count("B"));
+    format!("{entries}\nCodes: C - connected, S - static, B - BGP\n{}", aligned(&rows))
 }
 
 fn bgp_table(paths: &[BgpPath]) -> String {
@@ -102,9 +105,10 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let expected =
             ["B", "172.31.0.0/16", "via", "169.254.1.1,", "via", "169.254.2.1", "20", "main", "-", "-", "aws"];
-        assert_eq!(lines[2], expected);
-        assert_eq!(lines[3], ["S", "172.31.0.0/16", "tunnel1", "20", "main", "-", "6m37s", "aws"]);
-        assert_eq!(lines[4][0], "C");
+        assert_eq!(text.lines().next(), Some("3 entries: 1 connected, 1 static, 1 BGP"));
+        assert_eq!(lines[3], expected);
+        assert_eq!(lines[4], ["S", "172.31.0.0/16", "tunnel1", "20", "main", "-", "6m37s", "aws"]);
+        assert_eq!(lines[5][0], "C");
     }
 
     /// The line of the document: `*> 172.31.0.0/16 169.254.123.133 100 64512 i`.

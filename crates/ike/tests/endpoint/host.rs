@@ -90,6 +90,7 @@ impl Gateway {
                 self.active.retain(|other| *other != id);
             }
             SaChange::Move { id, path } => self.sas.get_mut(&id).unwrap().path = path,
+            SaChange::Skip { .. } => unreachable!("IKE leaves numbers to those who take them"),
         }
     }
 
