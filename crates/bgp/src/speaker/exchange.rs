@@ -11,11 +11,16 @@ use crate::wire::{
 };
 use crate::{Families, Family};
 
+use std::fmt::Write as _;
+
 use base::Instant;
 use ipnet::IpNet;
 
 /// About how many octets of UPDATE messages go out at once.
 const BATCH: usize = 32 * 1024;
+
+/// Prefixes of a malformed message that are told by name.
+const FIRST_PREFIXES: usize = 3;
 
 /// Prefixes that are asked of the tables at once: about what a message has room for.
 const PREFIXES_AT_ONCE: usize = 1024;
@@ -33,6 +38,7 @@ impl Peer {
             Err(Reset { notification, fault }) => {
                 self.faults.session_reset += 1;
                 let sentence = format!("it sent a malformed UPDATE: {} ({notification})", describe(&fault));
+                self.tell(EventKind::Malformed, &format!("{sentence}; {}", shown(body)), turn);
                 return self.fail(id, notification, &sentence, turn);
             }
         };
@@ -60,7 +66,8 @@ impl Peer {
             turn.rib.end_of_rib(peer, family);
         }
         if !update.faults.is_empty() {
-            self.note_faults(&update.faults, turn);
+            let prefixes = update.announced.chain(update.reachable.into_iter().flat_map(|(_, prefixes)| prefixes));
+            self.note_faults(&update.faults, prefixes, body, turn);
         }
         if let Some(family) = update.end_of_rib {
             self.heard_end = self.heard_end.with(family);
@@ -99,7 +106,14 @@ impl Peer {
         }
     }
 
-    fn note_faults(&mut self, faults: &[Fault], turn: &mut Turn<'_>) {
+    /// RFC 7606 §6: the routes that a fault concerns are told, and the whole message that has it.
+    fn note_faults(
+        &mut self,
+        faults: &[Fault],
+        prefixes: impl Iterator<Item = IpNet>,
+        body: &[u8],
+        turn: &mut Turn<'_>,
+    ) {
         let mut worst = None::<&Fault>;
         for fault in faults {
             match fault.approach {
@@ -122,7 +136,8 @@ impl Peer {
             Approach::SessionReset => "the session ends",
         };
         let sentence = format!("it sent a malformed UPDATE: {}; {consequence} (RFC 7606)", describe(fault));
-        self.tell_failure(EventKind::Malformed, sentence, turn);
+        let detail = format!("routes: {}; {}", listed(prefixes), shown(body));
+        self.tell_failure_of(EventKind::Malformed, sentence, &detail, turn);
     }
 
     /// ROUTE-REFRESH.
@@ -260,6 +275,26 @@ const fn name(family: Family) -> &'static str {
         Family::Ipv4 => "IPv4",
         Family::Ipv6 => "IPv6",
     }
+}
+
+/// Prefixes in words: the first few, and how many more there are.
+fn listed(mut prefixes: impl Iterator<Item = IpNet>) -> String {
+    let first: Vec<String> = prefixes.by_ref().take(FIRST_PREFIXES).map(|prefix| prefix.to_string()).collect();
+    match (first.is_empty(), prefixes.count()) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => first.join(" "),
+        (false, more) => format!("{} and {more} more", first.join(" ")),
+    }
+}
+
+/// The body of a message in hexadecimal digits.
+fn shown(body: &[u8]) -> String {
+    let mut text = "the message: ".to_owned();
+    for octet in body {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{octet:02x}");
+    }
+    text
 }
 
 /// A fault in words.

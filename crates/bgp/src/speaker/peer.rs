@@ -755,13 +755,19 @@ impl Peer {
 
     /// Tells of a failure, and not again for a while when it comes again and again.
     pub(super) fn tell_failure(&mut self, kind: EventKind, sentence: String, turn: &mut Turn<'_>) {
+        self.tell_failure_of(kind, sentence, "", turn);
+    }
+
+    /// The same, with what differs from one time to the next.
+    pub(super) fn tell_failure_of(&mut self, kind: EventKind, sentence: String, detail: &str, turn: &mut Turn<'_>) {
         self.last_error = Some(LastError { at: turn.now, sentence: sentence.clone() });
         self.told.retain(|(.., at)| turn.now.saturating_since(*at) < TOLD_FOR);
         let was_told = self.told.iter().any(|(before, said, _)| *before == kind && *said == sentence);
         if was_told || self.told.len() >= MOST_TOLD {
             return;
         }
-        self.tell(kind, &sentence, turn);
+        let between = if detail.is_empty() { "" } else { "; " };
+        self.tell(kind, &format!("{sentence}{between}{detail}"), turn);
         self.told.push((kind, sentence, turn.now));
     }
 

@@ -100,7 +100,15 @@ pub(super) const fn expected_kind(code: u8) -> Option<u8> {
     })
 }
 
-/// What RFC 7606 wants where the flags are wrong, or the value is (§7; RFC 6793 §6 for the last two).
+/// What RFC 7606 wants where the flags are wrong: §3 c has one answer for all but those that carry prefixes (§5.3).
+pub(super) const fn approach_to_flags(code: u8) -> Approach {
+    match code {
+        code::MP_REACH | code::MP_UNREACH => Approach::SessionReset,
+        _ => Approach::TreatAsWithdraw,
+    }
+}
+
+/// What RFC 7606 wants where the length or the value is wrong (§7; RFC 6793 §6 for the last two).
 pub(super) const fn approach(code: u8) -> Approach {
     match code {
         code::ATOMIC_AGGREGATE | code::AGGREGATOR | code::AS4_PATH | code::AS4_AGGREGATOR => Approach::AttributeDiscard,
@@ -186,8 +194,11 @@ impl Reading {
                 attributes.large_communities = sorted(communities.map(large_community));
             }
             code::AS4_PATH => {
-                let mut path = read_as_path(value, true)?;
-                // RFC 6793 §3: confederations have no business in it.
+                if value.is_empty() {
+                    return Err("it is too short for an AS number");
+                }
+                let mut path = read_segments(value, true)?;
+                // RFC 6793 §6: confederations have no business in it, and the rest counts.
                 path.0.retain(|segment| matches!(segment, Segment::Sequence(_) | Segment::Set(_)));
                 self.as4_path = Some(path);
             }
@@ -267,9 +278,18 @@ fn read_aggregator(value: &[u8], four_octet_as: bool) -> Result<(Asn, Ipv4Addr),
 /// Types of segments.
 const AS_SET: u8 = 1;
 const AS_SEQUENCE: u8 = 2;
+const AS_CONFED_SEQUENCE: u8 = 3;
+const AS_CONFED_SET: u8 = 4;
 
 /// Reads an AS_PATH (RFC 7606 §7.2).
-fn read_as_path(mut value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
+fn read_as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
+    let path = read_segments(value, four_octet_as)?;
+    // RFC 5065 §5: an error from whoever is not in our confederation, and we are in none.
+    let is_confederation = |segment: &Segment| matches!(segment, Segment::ConfedSequence(_) | Segment::ConfedSet(_));
+    if path.0.iter().any(is_confederation) { Err("it has a segment of a confederation") } else { Ok(path) }
+}
+
+fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
     let width = if four_octet_as { 4 } else { 2 };
     let mut segments = Vec::with_capacity(usize::from(!value.is_empty()));
     while !value.is_empty() {
@@ -290,8 +310,8 @@ fn read_as_path(mut value: &[u8], four_octet_as: bool) -> Result<AsPath, &'stati
         segments.push(match kind {
             AS_SET => Segment::Set(numbers),
             AS_SEQUENCE => Segment::Sequence(numbers),
-            // RFC 5065 §5: an error from whoever is not in our confederation, and we are in none.
-            3 | 4 => return Err("it has a segment of a confederation"),
+            AS_CONFED_SEQUENCE => Segment::ConfedSequence(numbers),
+            AS_CONFED_SET => Segment::ConfedSet(numbers),
             _ => return Err("a segment is of an unknown type"),
         });
         value = rest;
@@ -446,8 +466,8 @@ fn encode_as_path(path: &AsPath, four_octet_as: bool) -> Vec<u8> {
         let (kind, numbers) = match segment {
             Segment::Set(numbers) => (AS_SET, numbers),
             Segment::Sequence(numbers) => (AS_SEQUENCE, numbers),
-            Segment::ConfedSequence(numbers) => (3, numbers),
-            Segment::ConfedSet(numbers) => (4, numbers),
+            Segment::ConfedSequence(numbers) => (AS_CONFED_SEQUENCE, numbers),
+            Segment::ConfedSet(numbers) => (AS_CONFED_SET, numbers),
         };
         for numbers in numbers.chunks(255) {
             out.extend_from_slice(&[kind, numbers.len() as u8]);

@@ -241,7 +241,7 @@ impl<'a> Reader<'a, '_> {
         }
         match attribute::expected_kind(raw.code) {
             Some(kind) if kind != raw.kind() => {
-                self.fault(raw.code, attribute::approach(raw.code), "its flags are wrong");
+                self.fault(raw.code, attribute::approach_to_flags(raw.code), "its flags are wrong");
                 self.worsen(update_error::FLAGS, raw.whole);
                 return Ok(());
             }
@@ -353,9 +353,11 @@ impl<'a> Reader<'a, '_> {
     fn settle(&self, is_reachable: bool) -> Result<(), Reset> {
         let Some(worst) = &self.worst else { return Ok(()) };
         let ends = match worst.fault.approach {
-            Approach::AttributeDiscard | Approach::DisableFamily => false,
-            // RFC 7606 §5.2: with no prefix to withdraw, it may be that the prefixes were lost.
+            Approach::AttributeDiscard => false,
+            // RFC 7606 §5.2: with no prefix to withdraw, it may be that the prefixes were lost. Those of a malformed
+            // MP_REACH_NLRI count: else no family could ever be disabled for one.
             Approach::TreatAsWithdraw => !is_reachable,
+            Approach::DisableFamily => !is_reachable && self.has_others && worst.fault.attribute != code::MP_REACH,
             Approach::SessionReset => true,
         };
         if !ends {

@@ -1,4 +1,15 @@
 //! UPDATE messages: what is written comes back, and what is malformed gets the answer of RFC 7606.
+//!
+//! The tables name the section behind each answer. Where texts disagree, the reading taken here:
+//!
+//! | case | reading |
+//! | --- | --- |
+//! | wrong flags of ATOMIC_AGGREGATE, AGGREGATOR, AS4_PATH, AS4_AGGREGATOR | §3 c names one answer for all attributes whose text says nothing of flags, and these say nothing; §3 f is of what still resets sessions, which flags no longer do. So BIRD does; FRR and GoBGP discard |
+//! | LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST of an external neighbour, with wrong flags or length | discarded: §7.5, §7.9 and §7.10 ask where it came from before they ask how it looks |
+//! | an unknown attribute that claims to be well-known | session reset: RFC 4271 §6.3, which RFC 7606 leaves alone. BIRD withdraws |
+//! | LOCAL_PREF of an internal neighbour is missing | RFC 4271 §5 requires it there: as a mandatory one. So FRR does; BIRD takes a default |
+//! | MP_REACH_NLRI or MP_UNREACH_NLRI is malformed | RFC 7606 leaves the choice: the family is disabled where the session has another and the family can be told, else the session is reset |
+//! | a malformed MP_REACH_NLRI alone | counts as a reachable prefix for §5.2, or no family could ever be disabled |
 
 use proptest::prelude::*;
 
@@ -22,6 +33,8 @@ const NET: &[u8] = &[24, 10, 50, 0];
 const REACH: &[u8] =
     &[0x80, 14, 26, 0, 2, 1, 16, 0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 32, 0x20, 1, 0xD, 0xB8];
 const UNREACH: &[u8] = &[0x80, 15, 8, 0, 2, 1, 32, 0x20, 1, 0xD, 0xB9];
+/// With a prefix that is cut short.
+const SHORT_UNREACH: &[u8] = &[0x80, 15, 5, 0, 2, 1, 32, 0x20];
 
 fn body(withdrawn: &[u8], attributes: &[&[u8]], announced: &[u8]) -> Vec<u8> {
     let attributes = attributes.concat();
@@ -93,27 +106,49 @@ fn each_malformed_attribute_gets_the_answer_of_rfc_7606() {
         (&EXTERNAL, &[0x40, 2, 8, 2, 1, 0, 0, 0xFD, 0xE9, 1, 0], "withdraw", "7606 §7.2 empty segment"),
         (&EXTERNAL, &[0x40, 2, 12, 2, 1, 0, 0, 0xFD, 0xE9, 3, 1, 0, 0, 0, 9], "withdraw", "5065 §5"),
         (&EXTERNAL, &[0x40, 2, 10, 2, 2, 0, 0, 0xFD, 0xE9, 0, 0, 0, 0], "withdraw", "7607 §2"),
+        (&EXTERNAL, &[0x40, 2, 1, 2], "withdraw", "7606 §7.2 underrun"),
+        (&EXTERNAL, &[0xC0, 2, 6, 2, 1, 0, 0, 0xFD, 0xE9], "withdraw", "7606 §3 c"),
+        (&INTERNAL, &[0x40, 2, 0], "good", "7606 §4: of an internal neighbour, a route of our own AS"),
         (&EXTERNAL, &[0x40, 3, 3, 169, 254, 10], "withdraw", "7606 §7.3"),
+        (&EXTERNAL, &[0x40, 3, 0], "withdraw", "7606 §7.3, §4"),
+        (&EXTERNAL, &[0x40, 3, 16, 32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "withdraw", "7606 §7.3"),
+        (&EXTERNAL, &[0xC0, 3, 4, 169, 254, 10, 1], "withdraw", "7606 §3 c"),
         (&EXTERNAL, &[0x40, 3, 5, 169, 254, 10, 1, 0], "withdraw", "7606 §7.3"),
         (&EXTERNAL, &[0x40, 3, 4, 0, 0, 0, 0], "withdraw", "4271 §6.3: no host"),
         (&EXTERNAL, &[0x40, 3, 4, 224, 0, 0, 5], "withdraw", "4271 §6.3: no host"),
+        (&EXTERNAL, &[0x40, 3, 4, 255, 255, 255, 255], "withdraw", "4271 §6.3: no host"),
         (&EXTERNAL, &[0x40, 3, 4, 127, 0, 0, 1], "withdraw", "4271 §6.3: no host"),
         (&EXTERNAL, &[0x80, 4, 4, 0, 0, 0, 9], "good", "4271"),
         (&EXTERNAL, &[0x80, 4, 3, 0, 0, 0], "withdraw", "7606 §7.4"),
+        (&EXTERNAL, &[0x80, 4, 0], "withdraw", "7606 §7.4, §4"),
+        (&EXTERNAL, &[0x80, 4, 5, 0, 0, 0, 0, 9], "withdraw", "7606 §7.4"),
         (&EXTERNAL, &[0x40, 4, 4, 0, 0, 0, 9], "withdraw", "7606 §3 c"),
+        (&EXTERNAL, &[0xC0, 4, 4, 0, 0, 0, 9], "withdraw", "7606 §3 c"),
         (&EXTERNAL, &[0x40, 5, 4, 0, 0, 0, 100], "discard", "7606 §7.5 external"),
         (&EXTERNAL, &[0x40, 5, 1, 0], "discard", "7606 §7.5 external, whatever it is"),
         (&EXTERNAL, &[0xC0, 5, 1, 0], "discard", "7606 §7.5 external, whatever it is"),
         (&INTERNAL, LOCAL_PREF, "good", "4271"),
         (&INTERNAL, &[0x40, 5, 3, 0, 0, 0], "withdraw", "7606 §7.5 internal"),
+        (&INTERNAL, &[0x40, 5, 0], "withdraw", "7606 §7.5 internal, §4"),
+        (&INTERNAL, &[0xC0, 5, 4, 0, 0, 0, 100], "withdraw", "7606 §3 c"),
         (&EXTERNAL, &[0x40, 6, 0], "good", "4271"),
         (&EXTERNAL, &[0x40, 6, 1, 0], "discard", "7606 §7.6"),
-        (&EXTERNAL, &[0xC0, 6, 0], "discard", "7606 §3 c, §3 f"),
+        (&EXTERNAL, &[0xC0, 6, 0], "withdraw", "7606 §3 c: §7.6 says nothing else of flags"),
+        (&EXTERNAL, &[0x00, 6, 0], "withdraw", "7606 §3 c"),
         (&EXTERNAL, &[0xC0, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1], "good", "6793"),
         (&EXTERNAL, &[0xC0, 7, 6, 0xFD, 0xE9, 10, 0, 0, 1], "discard", "7606 §7.7"),
         (&EXTERNAL, &[0xC0, 7, 0], "discard", "7606 §7.7"),
+        (&EXTERNAL, &[0xC0, 7, 9, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1, 0], "discard", "7606 §7.7"),
         (&EXTERNAL, &[0xC0, 7, 8, 0, 0, 0, 0, 10, 0, 0, 1], "discard", "7607 §2"),
-        (&EXTERNAL, &[0x40, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1], "discard", "7606 §3 c, §3 f"),
+        (
+            &EXTERNAL,
+            &[0x40, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1],
+            "withdraw",
+            "7606 §3 c: §7.7 says nothing else of flags",
+        ),
+        (&EXTERNAL, &[0x80, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1], "withdraw", "7606 §3 c"),
+        (&EXTERNAL, &[0x80, 7, 1, 0], "withdraw", "7606 §3 c, §3 h: of two faults the stronger"),
+        (&EXTERNAL, &[0xE0, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1], "good", "4271 §4.3: Partial is no conflict"),
         (&EXTERNAL, &[0xC0, 8, 4, 0xFD, 0xE9, 0, 1], "good", "1997"),
         (&EXTERNAL, &[0xC0, 8, 0], "withdraw", "7606 §7.8"),
         (&EXTERNAL, &[0xC0, 8, 5, 0, 0, 0, 0, 0], "withdraw", "7606 §7.8"),
@@ -121,24 +156,43 @@ fn each_malformed_attribute_gets_the_answer_of_rfc_7606() {
         (&EXTERNAL, &[0x80, 9, 4, 10, 0, 0, 1], "discard", "7606 §7.9 external"),
         (&INTERNAL, &[0x80, 9, 4, 10, 0, 0, 1], "good", "4456"),
         (&INTERNAL, &[0x80, 9, 3, 10, 0, 0], "withdraw", "7606 §7.9 internal"),
+        (&INTERNAL, &[0x80, 9, 0], "withdraw", "7606 §7.9 internal, §4"),
+        (&INTERNAL, &[0xC0, 9, 4, 10, 0, 0, 1], "withdraw", "7606 §3 c"),
+        (&EXTERNAL, &[0x80, 10, 4, 10, 0, 0, 1], "discard", "7606 §7.10 external"),
         (&EXTERNAL, &[0x80, 10, 3, 10, 0, 0], "discard", "7606 §7.10 external"),
         (&INTERNAL, &[0x80, 10, 8, 10, 0, 0, 1, 10, 0, 0, 2], "good", "4456"),
         (&INTERNAL, &[0x80, 10, 0], "withdraw", "7606 §7.10 internal"),
-        (&INTERNAL, &[0x80, 10, 5, 10, 0, 0, 1, 9], "withdraw", "the attribute reaches into nothing"),
+        (&INTERNAL, &[0x80, 10, 6, 10, 0, 0, 1, 10, 0], "withdraw", "7606 §7.10 internal"),
+        (&INTERNAL, &[0xC0, 10, 4, 10, 0, 0, 1], "withdraw", "7606 §3 c"),
+        (&INTERNAL, &[0x80, 10, 5, 10, 0, 0, 1], "withdraw", "7606 §4: cut short"),
         (&EXTERNAL, &[0xC0, 16, 8, 0, 2, 0, 0, 0, 0, 0, 1], "good", "4360"),
         (&EXTERNAL, &[0xC0, 16, 7, 0, 2, 0, 0, 0, 0, 0], "withdraw", "7606 §7.14"),
         (&EXTERNAL, &[0xC0, 16, 0], "withdraw", "7606 §7.14"),
+        (&EXTERNAL, &[0x80, 16, 8, 0, 2, 0, 0, 0, 0, 0, 1], "withdraw", "7606 §3 c"),
+        (&EXTERNAL, &[0xC0, 16, 8, 0x3F, 0xFF, 0, 0, 0, 0, 0, 1], "good", "7606 §7.14: an unknown type is no fault"),
         (&EXTERNAL, &[0xC0, 17, 6, 2, 1, 0, 0, 0xFD, 0xE9], "discard", "6793 §4.1: from a new speaker"),
         (&EXTERNAL, &[0xC0, 18, 1, 0], "discard", "6793 §4.1: from a new speaker"),
+        (&EXTERNAL, &[0x80, 17, 1, 0], "discard", "6793 §4.1: from a new speaker, however it looks"),
         (&EXTERNAL, &[0xC0, 32, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], "good", "8092"),
         (&EXTERNAL, &[0xC0, 32, 11, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0], "withdraw", "8092 §6"),
         (&EXTERNAL, &[0xC0, 32, 0], "withdraw", "8092 §6"),
+        (&EXTERNAL, &[0x80, 32, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], "withdraw", "7606 §3 c"),
         (&EXTERNAL, &[0xC0, 99, 2, 1, 2], "good", "4271 §5: optional, passed on"),
         (&EXTERNAL, &[0x80, 99, 2, 1, 2], "good", "4271 §5: optional, not passed on"),
+        (&EXTERNAL, &[0xC0, 99, 0], "good", "7606 §4: nobody says that it may not be empty"),
+        (
+            &EXTERNAL,
+            &[0xC0, 25, 3, 0, 0, 0],
+            "good",
+            "7606 §7.15 is for those that know the attribute: it is passed on",
+        ),
         (&EXTERNAL, &[0x40, 99, 2, 1, 2], "reset 3/2", "4271 §6.3: claims to be well-known"),
         (&EXTERNAL, &[0x00, 99, 0], "reset 3/2", "4271 §6.3: claims to be well-known"),
         (&EXTERNAL, &[0x40, 14, 3, 0, 2, 1], "reset 3/4", "7606 §5.3: flags of MP_REACH_NLRI"),
         (&EXTERNAL, &[0x40, 15, 3, 0, 2, 1], "reset 3/4", "7606 §5.3: flags of MP_UNREACH_NLRI"),
+        (&EXTERNAL, &[0xC0, 14, 3, 0, 2, 1], "reset 3/4", "7606 §5.3: flags of MP_REACH_NLRI"),
+        (&EXTERNAL, &[0xC0, 15, 3, 0, 2, 1], "reset 3/4", "7606 §5.3: flags of MP_UNREACH_NLRI"),
+        (&EXTERNAL, &[0x80, 14, 0], "reset 3/9", "7606 §5.3: shorter than five octets"),
         (&EXTERNAL, &[0x80, 14, 4, 0, 2, 1, 0], "reset 3/9", "7606 §5.3: shorter than five octets"),
         (&EXTERNAL, &[0x80, 15, 2, 0, 2], "reset 3/9", "7606 §5.3: shorter than three octets"),
         (&EXTERNAL, &[0x80, 14, 5, 0, 25, 70, 0, 9], "good", "4760 §6: a family nobody speaks"),
@@ -150,14 +204,39 @@ fn each_malformed_attribute_gets_the_answer_of_rfc_7606() {
 
 #[test]
 fn attributes_of_the_old_are_discarded_when_malformed() {
-    // RFC 6793 §6.
+    // RFC 6793 §6, and RFC 7606 §3 c where the flags are wrong.
     let path = &[0x40, 2, 4, 2, 1, 0xFD, 0xE9][..];
     let of_old = |attribute: &[u8]| verdict(&body(&[], &[ORIGIN, path, NEXT_HOP, attribute], NET), &OLD);
     assert_eq!(of_old(&[0xC0, 17, 6, 2, 1, 0, 0, 0xFD, 0xE9]), "good");
-    assert_eq!(of_old(&[0xC0, 17, 5, 2, 1, 0, 0, 0xFD]), "discard");
-    assert_eq!(of_old(&[0x80, 17, 6, 2, 1, 0, 0, 0xFD, 0xE9]), "discard");
-    assert_eq!(of_old(&[0xC0, 18, 7, 0, 0, 0, 1, 1, 1, 1]), "discard");
-    assert_eq!(of_old(&[0xC0, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1]), "discard");
+    for malformed in [
+        // Too short for one AS number; a segment that is cut short, empty, of an unknown type; AS 0 (RFC 7607 §2).
+        &[0xC0, 17, 0][..],
+        &[0xC0, 17, 4, 2, 1, 0, 0],
+        &[0xC0, 17, 5, 2, 1, 0, 0, 0xFD],
+        &[0xC0, 17, 6, 2, 2, 0, 0, 0xFD, 0xE9],
+        &[0xC0, 17, 8, 2, 1, 0, 0, 0xFD, 0xE9, 2, 0],
+        &[0xC0, 17, 6, 5, 1, 0, 0, 0xFD, 0xE9],
+        &[0xC0, 17, 6, 2, 1, 0, 0, 0, 0],
+        &[0xC0, 18, 7, 0, 0, 0, 1, 1, 1, 1],
+        &[0xC0, 18, 0],
+        &[0xC0, 18, 8, 0, 0, 0, 0, 10, 0, 0, 1],
+        &[0xC0, 7, 8, 0, 0, 0xFD, 0xE9, 10, 0, 0, 1],
+    ] {
+        assert_eq!(of_old(malformed), "discard", "{malformed:?}");
+    }
+    assert_eq!(of_old(&[0x80, 17, 6, 2, 1, 0, 0, 0xFD, 0xE9]), "withdraw");
+    assert_eq!(of_old(&[0x40, 18, 8, 0, 0, 0, 1, 10, 0, 0, 1]), "withdraw");
+}
+
+#[test]
+fn a_confederation_in_an_as4_path_is_left_out_and_the_rest_counts() {
+    // RFC 6793 §6: those segments are discarded, the attribute is not.
+    let old_path: &[u8] = &[0x40, 2, 6, 2, 2, 0xFD, 0xE9, 0x5B, 0xA0];
+    let new_path: &[u8] = &[0xC0, 17, 18, 3, 1, 0, 0, 0xFC, 0, 2, 1, 0, 1, 0, 0, 4, 1, 0, 0, 0xFC, 1];
+    let bytes = body(&[], &[ORIGIN, old_path, NEXT_HOP, new_path], NET);
+    assert_eq!(verdict(&bytes, &OLD), "good");
+    let attributes = Update::decode(&bytes, &OLD).unwrap().attributes.unwrap();
+    assert_eq!(attributes.as_path, AsPath(vec![Segment::Sequence(vec![65001, 65536])]));
 }
 
 #[test]
@@ -199,7 +278,29 @@ fn whole_messages_get_the_answer_of_rfc_7606() {
         (&EXTERNAL, body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x50, 6, 0]], NET), "withdraw", "§4: underrun"),
         (&EXTERNAL, body(&[], &[&[0x40, 1, 1, 9], AS_PATH], &[]), "reset 3/6", "§5.2: no prefix to withdraw"),
         (&EXTERNAL, body(NET, &[overrun], &[]), "reset 3/1", "§5.2: no prefix to withdraw"),
+        (&EXTERNAL, body(&[], &[&[0xC0, 6, 0]], &[]), "reset 3/4", "§5.2: no prefix to withdraw"),
+        (&EXTERNAL, body(&[], &[ORIGIN, UNREACH, &[0x80, 4, 0]], &[]), "reset 3/5", "§5.2: no reachable prefix"),
+        (&EXTERNAL, body(&[], &[ORIGIN, SHORT_UNREACH], &[]), "reset 3/9", "§5.2: no reachable prefix"),
+        (&EXTERNAL, body(&[], &[SHORT_UNREACH], &[]), "disable", "§5.2 is for other attributes than MP_UNREACH_NLRI"),
         (&EXTERNAL, body(NET, &[&[0x40, 6, 1, 0]], &[]), "nothing", "§5.2: but for attribute discard"),
+        (&EXTERNAL, body(&[], &[REACH, UNREACH, ORIGIN, AS_PATH, NEXT_HOP], NET), "good", "§5.1: in any combination"),
+        (&EXTERNAL, body(&[], &[AS_PATH, ORIGIN, REACH], &[]), "good", "§5.1: in any order"),
+        (
+            &EXTERNAL,
+            body(&[], &[REACH, ORIGIN, AS_PATH, &[0x40, 3, 1, 0]], &[]),
+            "withdraw",
+            "§7.3, though 4760 §3 would rather ignore it",
+        ),
+        (&EXTERNAL, body(&[], &[REACH, AS_PATH], &[]), "withdraw", "§3 d: no ORIGIN"),
+        (&INTERNAL, body(&[], &[REACH, ORIGIN, AS_PATH], &[]), "withdraw", "§3 d: no LOCAL_PREF"),
+        (&EXTERNAL, body(&[], &[UNREACH, ORIGIN, REACH, UNREACH], NET), "reset 3/1", "§3 g before anything milder"),
+        (
+            &EXTERNAL,
+            body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0xC0, 99, 1, 1], &[0xC0, 99, 1, 2]], NET),
+            "discard",
+            "§3 g: unknown ones too",
+        ),
+        (&EXTERNAL, body(&[], &[&[0x40, 1, 1, 9], SHORT_UNREACH, AS_PATH, NEXT_HOP], NET), "disable", "§3 h"),
         (&EXTERNAL, body(&[], &good, &[33, 10, 0, 0, 0, 0]), "reset 3/10", "§5.3: too long"),
         (&EXTERNAL, body(&[], &good, &[24, 10, 0]), "reset 3/10", "§5.3: cut short"),
         (&EXTERNAL, body(&[24, 10], &[], &[]), "reset 3/10", "§3 i: withdrawn are prefixes too"),

@@ -47,6 +47,8 @@ fn a_malformed_route_is_withdrawn_and_the_session_goes_on() {
     assert_eq!((status.state, status.ipv4.received, status.faults.treat_as_withdraw), (State::Established, 0, 1));
     let told = lone.told(EventKind::Malformed);
     assert!(told[0].contains("ORIGIN, its value is none of IGP"), "{told:?}");
+    // RFC 7606 §6: with the routes, and the whole message.
+    assert!(told[0].contains("routes: 10.50.0.0/24; the message: 00000014400101094002"), "{told:?}");
     // An attribute that is discarded takes no route with it.
     lone.hear(id, &update(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x40, 6, 1, 0]], NET));
     let status = lone.status();
@@ -61,6 +63,7 @@ fn an_update_whose_prefixes_cannot_be_told_ends_the_session() {
     assert_eq!(lone.notification(id), Some(Notification::new(Code::UPDATE, update_error::NETWORK, &[])));
     assert_eq!((lone.state(), lone.status().faults.session_reset), (State::Idle, 1));
     assert!(lone.told(EventKind::Down)[0].contains("a prefix is longer than an address"));
+    assert!(lone.told(EventKind::Malformed)[0].ends_with("210a00000000"), "the message is shown");
     // It rests, and refuses the neighbour meanwhile.
     assert_eq!(lone.accept(), None);
     lone.wait(6 * SECOND);
