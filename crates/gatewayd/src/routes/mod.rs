@@ -15,6 +15,7 @@
 mod event;
 mod kernel;
 mod path;
+mod places;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use os::netlink::{Link, PROTOCOL, Place, Route, Write};
 
 use super::event::{Counts, Event, Standing};
 use super::path::{Path, Placed};
+use super::places::Places;
 
 /// Writes that are on their way at most.
 const IN_FLIGHT: usize = 512;
@@ -40,58 +41,74 @@ pub enum Act {
 
 /// What the kernel has at a place.
 #[derive(Clone, Debug)]
-enum Have {
+enum Have<P> {
     /// Nothing of ours.
     No,
     /// Something of ours, or nothing.
     Unknown,
     /// This.
-    Yes(Arc<Placed>),
+    Yes(P),
 }
 
 /// Why a wanted route is not there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Trouble {
+    #[default]
     No,
-    /// A pointer to the words: there may be a million entries, and few of them have any.
-    Refused(Arc<Arc<str>>),
+    Refused(Arc<str>),
     InTheWay(Option<u8>),
 }
 
+/// What there is to know of a place. There may be a million: what few of them have stands in [`Ailment`].
 #[derive(Debug)]
 struct Entry {
     want: Option<Arc<Path>>,
-    have: Have,
-    trouble: Trouble,
+    there: Option<Arc<Placed>>,
+    /// Whether there is perhaps something else.
+    is_unsure: bool,
     /// An earlier process left it, and nobody has wanted it yet.
     unclaimed: bool,
     /// Somebody else took it away.
     disturbed: bool,
-    /// How often something went wrong with it lately, and when it last did, in seconds since the start.
-    tries: u8,
-    tried_at: u32,
     /// The last audit that saw it.
-    seen: u32,
+    seen: u16,
 }
 
 impl Entry {
     const fn new() -> Self {
-        Self {
-            want: None,
-            have: Have::No,
-            trouble: Trouble::No,
-            unclaimed: false,
-            disturbed: false,
-            tries: 0,
-            tried_at: 0,
-            seen: 0,
+        Self { want: None, there: None, is_unsure: false, unclaimed: false, disturbed: false, seen: 0 }
+    }
+
+    const fn have(&self) -> Have<&Arc<Placed>> {
+        match (&self.there, self.is_unsure) {
+            (_, true) => Have::Unknown,
+            (None, false) => Have::No,
+            (Some(placed), false) => Have::Yes(placed),
         }
     }
 
+    fn set_have(&mut self, have: Have<Arc<Placed>>) {
+        (self.there, self.is_unsure) = match have {
+            Have::No => (None, false),
+            Have::Unknown => (None, true),
+            Have::Yes(placed) => (Some(placed), false),
+        };
+    }
+}
+
+/// What went wrong with a place lately.
+#[derive(Debug, Default)]
+struct Ailment {
+    trouble: Trouble,
+    /// How often something went wrong with it lately, and when it last did.
+    tries: u8,
+    tried_at: Instant,
+}
+
+impl Ailment {
     /// How long to wait now that something went wrong; `first` is for the first time in a while.
     fn back_off(&mut self, first: Duration, now: Instant) -> Duration {
-        let seconds = u32::try_from(now.since_start().as_secs()).unwrap_or(u32::MAX);
-        if u64::from(seconds.saturating_sub(self.tried_at)) >= PEACE.as_secs() {
+        if self.is_over(now) {
             self.tries = 0;
         }
         let wait = match self.tries.checked_sub(1) {
@@ -99,8 +116,13 @@ impl Entry {
             Some(before) => BACK_OFF.0.saturating_mul(1 << before.min(10)).min(BACK_OFF.1),
         };
         self.tries = self.tries.saturating_add(1);
-        self.tried_at = seconds;
+        self.tried_at = now;
         wait
+    }
+
+    /// Whether nothing went wrong for so long that it is as if nothing ever had.
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_since(self.tried_at) >= PEACE
     }
 }
 
@@ -118,10 +140,12 @@ fn count((count, example): &mut (u64, Option<Place>), place: Place) {
     example.get_or_insert(place);
 }
 
-/// The routes that are wanted and those that the kernel has. A place takes some 150 bytes, whatever it leads to.
+/// The routes that are wanted and those that the kernel has. A place takes some 50 bytes, whatever it leads to.
 #[derive(Debug)]
 pub struct Table {
-    entries: BTreeMap<Place, Entry>,
+    entries: Places<Entry>,
+    /// Of the places with which something went wrong lately.
+    ailing: BTreeMap<Place, Ailment>,
     /// What differs, or may.
     due: BTreeSet<Place>,
     /// What is looked at again later.
@@ -136,7 +160,7 @@ pub struct Table {
     placed: BTreeSet<Arc<Placed>>,
     /// What there was at the start is known.
     is_known: bool,
-    audit: u32,
+    audit: u16,
     audit_at: Option<Instant>,
     restless: u32,
     grace: Duration,
@@ -148,7 +172,8 @@ impl Table {
     /// stays for `grace` from then on, so that forwarding goes on until it is wanted again; then the rest is removed.
     pub fn new(grace: Duration) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: Places::new(),
+            ailing: BTreeMap::new(),
             due: BTreeSet::new(),
             later: BTreeSet::new(),
             in_flight: BTreeMap::new(),
@@ -169,19 +194,21 @@ impl Table {
     /// Wants a route from now on, in place of what was wanted there.
     pub fn set(&mut self, place: Place, path: Path) {
         let path = self.intern(path);
-        let entry = self.entries.entry(place).or_insert_with(Entry::new);
+        let entry = self.entries.get_or_insert_with(place, Entry::new);
         entry.unclaimed = false;
         if entry.want.as_ref() != Some(&path) {
             entry.want = Some(path);
             // What was wrong with the other path says nothing of this one.
-            entry.tries = 0;
+            if let Some(ailment) = self.ailing.get_mut(&place) {
+                ailment.tries = 0;
+            }
         }
         self.due.insert(place);
     }
 
     /// Wants nothing there any more.
     pub fn remove(&mut self, place: Place) {
-        if let Some(entry) = self.entries.get_mut(&place) {
+        if let Some(entry) = self.entries.get_mut(place) {
             entry.want = None;
             entry.unclaimed = false;
             self.due.insert(place);
@@ -190,10 +217,10 @@ impl Table {
 
     /// Wants nothing at all any more, not even what an earlier process left.
     pub fn remove_all(&mut self) {
-        for (place, entry) in &mut self.entries {
+        for (place, entry) in self.entries.iter_mut() {
             entry.want = None;
             entry.unclaimed = false;
-            self.due.insert(*place);
+            self.due.insert(place);
         }
     }
 
@@ -208,22 +235,41 @@ impl Table {
     fn sweep(&mut self) {
         for (place, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.unclaimed) {
             entry.unclaimed = false;
-            count(&mut self.news.swept, *place);
-            self.due.insert(*place);
+            count(&mut self.news.swept, place);
+            self.due.insert(place);
         }
     }
 
     /// How it stands with a route.
     pub fn standing(&self, place: Place) -> Standing {
-        let Some(entry) = self.entries.get(&place) else { return Standing::Absent };
-        match (&entry.want, &entry.have, &entry.trouble) {
+        let Some(entry) = self.entries.get(place) else { return Standing::Absent };
+        match (&entry.want, entry.have(), self.trouble(place)) {
             (None, ..) => Standing::Absent,
             (_, _, Trouble::InTheWay(who)) => Standing::InTheWay(*who),
-            (_, _, Trouble::Refused(why)) => Standing::Refused((**why).clone()),
+            (_, _, Trouble::Refused(why)) => Standing::Refused(why.clone()),
             (Some(path), _, Trouble::No) if self.paths.get(path).is_some_and(Option::is_none) => Standing::Waits,
             (_, Have::Yes(_), Trouble::No) if !self.due.contains(&place) => Standing::InPlace,
             (_, Have::Yes(_) | Have::Unknown | Have::No, Trouble::No) => Standing::Coming,
         }
+    }
+
+    fn trouble(&self, place: Place) -> &Trouble {
+        self.ailing.get(&place).map_or(&Trouble::No, |ailment| &ailment.trouble)
+    }
+
+    /// The trouble with a place is this, or over.
+    fn set_trouble(&mut self, place: Place, trouble: Trouble) {
+        match self.ailing.get_mut(&place) {
+            Some(ailment) => ailment.trouble = trouble,
+            None if trouble == Trouble::No => {}
+            None => drop(self.ailing.insert(place, Ailment { trouble, ..Ailment::default() })),
+        }
+    }
+
+    /// Nothing is wanted at a place, and nothing is there.
+    fn forget(&mut self, place: Place) {
+        self.entries.remove(place);
+        self.ailing.remove(&place);
     }
 
     /// How many places differ from what is wanted, or may.
@@ -234,10 +280,10 @@ impl Table {
     /// How many routes stand how.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for (place, entry) in &self.entries {
+        for (place, entry) in self.entries.iter() {
             counts.unclaimed += u64::from(entry.unclaimed);
             counts.wanted += u64::from(entry.want.is_some());
-            match self.standing(*place) {
+            match self.standing(place) {
                 Standing::Absent | Standing::Coming => {}
                 Standing::InPlace => counts.in_place += 1,
                 Standing::Waits => counts.waiting += 1,
@@ -255,35 +301,37 @@ impl Table {
 
     /// A write was made, or refused with an error number and why.
     pub fn handle_written(&mut self, place: Place, outcome: Result<(), (i32, String)>, now: Instant) {
-        let (Some(target), Some(entry)) = (self.in_flight.remove(&place), self.entries.get_mut(&place)) else { return };
+        let (Some(target), Some(entry)) = (self.in_flight.remove(&place), self.entries.get_mut(place)) else { return };
         match outcome {
             Ok(()) => {
-                entry.trouble = Trouble::No;
-                entry.have = target.map_or(Have::No, Have::Yes);
+                entry.set_have(target.map_or(Have::No, Have::Yes));
                 if std::mem::take(&mut entry.disturbed) && entry.want.is_some() {
                     count(&mut self.news.put_back, place);
                 }
-                if entry.want.is_none() && matches!(entry.have, Have::No) {
-                    self.entries.remove(&place);
+                if entry.want.is_none() && matches!(entry.have(), Have::No) {
+                    self.forget(place);
+                } else {
+                    self.set_trouble(place, Trouble::No);
                 }
             }
             Err((EEXIST, _)) => {
-                entry.have = Have::No;
-                if !matches!(entry.trouble, Trouble::InTheWay(_)) {
-                    entry.trouble = Trouble::InTheWay(None);
+                entry.set_have(Have::No);
+                if !matches!(self.trouble(place), Trouble::InTheWay(_)) {
+                    self.set_trouble(place, Trouble::InTheWay(None));
                     self.audit_within(AUDIT_SOON, now);
                 }
                 self.later.insert((now + BACK_OFF.1, place));
             }
             Err((_, why)) => {
-                entry.have = Have::Unknown;
+                entry.set_have(Have::Unknown);
+                let ailment = self.ailing.entry(place).or_default();
                 let why: Arc<str> = why.into();
-                let trouble = Trouble::Refused(Arc::new(why.clone()));
-                if entry.trouble != trouble {
-                    entry.trouble = trouble;
+                let trouble = Trouble::Refused(why.clone());
+                if ailment.trouble != trouble {
+                    ailment.trouble = trouble;
                     self.news.refused.entry(why).or_insert((0, place)).0 += 1;
                 }
-                let wait = entry.back_off(BACK_OFF.0, now);
+                let wait = ailment.back_off(BACK_OFF.0, now);
                 self.later.insert((now + wait, place));
             }
         }
@@ -292,8 +340,8 @@ impl Table {
     /// What became of the writes that are on their way is not known.
     pub fn handle_lost(&mut self, now: Instant) {
         for place in std::mem::take(&mut self.in_flight).into_keys() {
-            if let Some(entry) = self.entries.get_mut(&place) {
-                entry.have = Have::Unknown;
+            if let Some(entry) = self.entries.get_mut(place) {
+                entry.set_have(Have::Unknown);
             }
             self.later.insert((now + AUDIT_AGAIN, place));
         }
@@ -308,12 +356,12 @@ impl Table {
     /// Somebody else added or changed a route.
     pub fn handle_route(&mut self, route: Route, protocol: u8, replaces: bool, now: Instant) {
         let place = route.place();
-        let Some(entry) = self.entries.get_mut(&place) else { return };
+        let Some(entry) = self.entries.get_mut(place) else { return };
         if protocol == PROTOCOL {
-            entry.have = Have::Yes(intern(&mut self.placed, Placed::of(route)));
+            entry.set_have(Have::Yes(intern(&mut self.placed, Placed::of(route))));
             self.disturb(place, now);
-        } else if replaces && !matches!(entry.have, Have::No) {
-            entry.have = Have::No;
+        } else if replaces && !matches!(entry.have(), Have::No) {
+            entry.set_have(Have::No);
             self.note_in_the_way(place, protocol);
             self.later.insert((now + BACK_OFF.1, place));
         }
@@ -322,19 +370,19 @@ impl Table {
     /// Somebody else removed a route.
     pub fn handle_route_gone(&mut self, route: &Route, protocol: u8, now: Instant) {
         let (place, leads_nowhere) = (route.place(), self.leads_nowhere(route));
-        let Some(entry) = self.entries.get_mut(&place) else { return };
+        let Some(entry) = self.entries.get_mut(place) else { return };
         if protocol != PROTOCOL {
-            if entry.want.is_some() && matches!(entry.have, Have::No) {
+            if entry.want.is_some() && matches!(entry.have(), Have::No) {
                 self.due.insert(place);
             }
         } else if leads_nowhere {
             // With a device, the kernel drops that one of several ways to an IPv6 prefix, and tells of it.
-            entry.have = Have::Unknown;
+            entry.set_have(Have::Unknown);
             self.due.insert(place);
-        } else if let Have::Yes(placed) = &entry.have {
+        } else if let Have::Yes(placed) = entry.have() {
             // One way of several may be left.
             let is_all = placed.is_met_by(&Placed::of(route.clone()));
-            entry.have = if is_all { Have::No } else { Have::Unknown };
+            entry.set_have(if is_all { Have::No } else { Have::Unknown });
             self.disturb(place, now);
         }
     }
@@ -350,7 +398,7 @@ impl Table {
         let entry = entry_of(&mut self.entries, place);
         if entry.want.is_some() {
             entry.disturbed = true;
-            let wait = entry.back_off(PUT_BACK, now);
+            let wait = self.ailing.entry(place).or_default().back_off(PUT_BACK, now);
             self.later.insert((now + wait, place));
         } else {
             self.due.insert(place);
@@ -358,9 +406,8 @@ impl Table {
     }
 
     fn note_in_the_way(&mut self, place: Place, protocol: u8) {
-        let entry = entry_of(&mut self.entries, place);
-        if entry.trouble != Trouble::InTheWay(Some(protocol)) {
-            entry.trouble = Trouble::InTheWay(Some(protocol));
+        if *self.trouble(place) != Trouble::InTheWay(Some(protocol)) {
+            self.set_trouble(place, Trouble::InTheWay(Some(protocol)));
             self.news.in_the_way.entry(protocol).or_insert((0, place)).0 += 1;
         }
     }
@@ -408,17 +455,17 @@ impl Table {
             }
         }
         let mut routes = 0;
-        for (place, entry) in &mut self.entries {
+        for (place, entry) in self.entries.iter_mut() {
             // The kernel drops what leads through a device that goes down, without a word; and of several ways the one.
-            if let (Have::Yes(placed), Some(index)) = (&entry.have, before)
+            if let (Have::Yes(placed), Some(index)) = (entry.have(), before)
                 && placed.uses(index)
             {
-                entry.have = Have::Unknown;
-                self.due.insert(*place);
+                entry.set_have(Have::Unknown);
+                self.due.insert(place);
             }
             if entry.want.as_ref().is_some_and(|path| path.uses(&name)) {
                 routes += 1;
-                self.due.insert(*place);
+                self.due.insert(place);
             }
         }
         if routes > 0 {
@@ -445,9 +492,8 @@ impl Table {
 
     /// Tries again at once what the kernel refused.
     fn retry(&mut self) {
-        let refused =
-            |place: &Place| self.entries.get(place).is_some_and(|entry| matches!(entry.trouble, Trouble::Refused(_)));
-        let again: Vec<_> = self.later.iter().filter(|(_, place)| refused(place)).copied().collect();
+        let is_refused = |(_, place): &&(Instant, Place)| matches!(self.trouble(*place), Trouble::Refused(_));
+        let again: Vec<_> = self.later.iter().filter(is_refused).copied().collect();
         for late in again {
             self.later.remove(&late);
             self.due.insert(late.1);
@@ -462,7 +508,7 @@ impl Table {
     /// Whether the list must also have what others made, to say who is in the way; those with our number suffice
     /// otherwise.
     pub fn must_see_others(&self) -> bool {
-        self.entries.values().any(|entry| entry.trouble == Trouble::InTheWay(None))
+        self.ailing.values().any(|ailment| ailment.trouble == Trouble::InTheWay(None))
     }
 
     /// A list of the kernel's routes begins.
@@ -474,30 +520,30 @@ impl Table {
     pub fn handle_seen(&mut self, route: Route, protocol: u8, now: Instant) {
         let place = route.place();
         if protocol != PROTOCOL {
-            if self.entries.get(&place).is_some_and(|entry| entry.trouble == Trouble::InTheWay(None)) {
+            if *self.trouble(place) == Trouble::InTheWay(None) {
                 self.note_in_the_way(place, protocol);
             }
             return;
         }
         if !self.is_known {
-            let entry = self.entries.entry(place).or_insert_with(Entry::new);
-            entry.have = Have::Yes(intern(&mut self.placed, Placed::of(route)));
+            let entry = self.entries.get_or_insert_with(place, Entry::new);
+            entry.set_have(Have::Yes(intern(&mut self.placed, Placed::of(route))));
             (entry.unclaimed, entry.seen) = (entry.want.is_none(), self.audit);
             return;
         }
         // One that was never ours is not ours now: somebody borrows our number.
-        let Some(entry) = self.entries.get_mut(&place) else { return };
+        let Some(entry) = self.entries.get_mut(place) else { return };
         entry.seen = self.audit;
         let found = Placed::of(route);
-        match &entry.have {
+        match entry.have() {
             Have::Yes(placed) if placed.is_met_by(&found) => {}
             Have::Yes(_) => {
-                entry.have = Have::Yes(intern(&mut self.placed, found));
+                entry.set_have(Have::Yes(intern(&mut self.placed, found)));
                 self.disturb(place, now);
             }
             Have::Unknown | Have::No => {
-                entry.have = Have::Yes(intern(&mut self.placed, found));
-                entry.trouble = Trouble::No;
+                entry.set_have(Have::Yes(intern(&mut self.placed, found)));
+                self.set_trouble(place, Trouble::No);
                 self.due.insert(place);
             }
         }
@@ -523,19 +569,20 @@ impl Table {
             self.grace_end = Some(now + self.grace);
         }
         self.note_missing(now);
+        self.ailing.retain(|_, ailment| ailment.trouble != Trouble::No || !ailment.is_over(now));
         self.forget_paths();
     }
 
     fn note_missing(&mut self, now: Instant) {
         let (audit, in_flight) = (self.audit, &self.in_flight);
-        let is_missing = |(place, entry): &(&Place, &Entry)| {
-            entry.seen != audit && !matches!(entry.have, Have::No) && !in_flight.contains_key(place)
+        let is_missing = |(place, entry): &(Place, &Entry)| {
+            entry.seen != audit && !matches!(entry.have(), Have::No) && !in_flight.contains_key(place)
         };
-        let missing: Vec<_> = self.entries.iter().filter(is_missing).map(|(place, _)| *place).collect();
+        let missing: Vec<_> = self.entries.iter().filter(is_missing).map(|(place, _)| place).collect();
         for place in missing {
             let entry = entry_of(&mut self.entries, place);
-            let was_there = matches!(entry.have, Have::Yes(_));
-            entry.have = Have::No;
+            let was_there = matches!(entry.have(), Have::Yes(_));
+            entry.set_have(Have::No);
             if was_there {
                 self.disturb(place, now);
             } else {
@@ -562,15 +609,17 @@ impl Table {
 
     /// The write that a place needs now.
     fn decide(&mut self, place: Place) -> Option<Write> {
-        let entry = self.entries.get_mut(&place)?;
+        let entry = self.entries.get_mut(place)?;
         let target = entry.want.as_ref().and_then(|path| self.paths.get(path).cloned().flatten());
-        if target.is_none() {
-            entry.trouble = Trouble::No;
+        if target.is_none()
+            && let Some(ailment) = self.ailing.get_mut(&place)
+        {
+            ailment.trouble = Trouble::No;
         }
-        let write = match (&target, &entry.have) {
+        let write = match (&target, entry.have()) {
             (None, Have::No) => {
                 if entry.want.is_none() {
-                    self.entries.remove(&place);
+                    self.forget(place);
                 }
                 return None;
             }
@@ -626,8 +675,8 @@ fn resolve(
     path.resolve(index).map(|found| intern(placed, found))
 }
 
-fn entry_of(entries: &mut BTreeMap<Place, Entry>, place: Place) -> &mut Entry {
-    entries.entry(place).or_insert_with(Entry::new)
+fn entry_of(entries: &mut Places<Entry>, place: Place) -> &mut Entry {
+    entries.get_or_insert_with(place, Entry::new)
 }
 
 impl Machine for Table {
