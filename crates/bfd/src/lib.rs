@@ -17,10 +17,12 @@
 //! | 5880 §6.8.16 | administrative control | done |
 //! | 5881 | ports, TTL 255, demultiplexing by addresses | done |
 //! | 5882 §4.2 | what clients should not react to | [`DownCause::is_failure`] |
+//! | - | a session is handed to another process | [`Sessions::export`], [`Sessions::resume`] |
 //! | 5883, 5884, 7130, 7880 | several hops, MPLS, LAG, S-BFD | not done |
 
 mod auth;
 mod config;
+mod export;
 mod session;
 mod sessions;
 mod status;
@@ -28,6 +30,7 @@ pub mod wire;
 
 pub use auth::{AuthKind, Authentication};
 pub use config::{ConfigError, Options, Role, SessionConfig, SessionId};
+pub use export::Exported;
 pub use sessions::{DownCause, Event, EventKind, Output, Sessions, Transmit};
 pub use status::{Counters, Discard, Discards, Status};
 pub use wire::{Diagnostic, Payload, State};

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
+use base::export::Moment;
 use base::{Deadline, Instant, Random};
 
 use crate::PORT;
 use crate::auth::Sequence;
 use crate::config::{Addresses, Role, SessionConfig, SessionId};
+use crate::export::{Exported, ExportedRemote};
 use crate::sessions::{DownCause, Event, EventKind, Output, Transmit};
 use crate::status::{Counters, Discard, Status};
 use crate::wire::{Decoded, Diagnostic, Packet, State};
@@ -124,6 +126,52 @@ impl Session {
             owes_final: false,
             counters: Counters::default(),
         }
+    }
+
+    /// The session for another process; `None` where there is nothing to go on with.
+    pub(crate) fn export(&self, now: Instant) -> Option<Exported> {
+        let theirs = self.remote.filter(|_| self.state == State::Up && self.config.authentication.is_none())?;
+        let diagnostics =
+            [self.local_diagnostic, self.remote_diagnostic, self.last_local_diagnostic, self.last_remote_diagnostic];
+        let Counters { sent, received, ups, flaps, polls, discards: _ } = self.counters;
+        Some(Exported {
+            local: self.addresses.local(self.port).ip(),
+            remote: self.addresses.remote(PORT).ip(),
+            port: self.port,
+            discriminator: self.discriminator,
+            since: Moment::of(self.since, now),
+            theirs: ExportedRemote {
+                discriminator: theirs.discriminator,
+                multiplier: theirs.multiplier,
+                min_tx: theirs.min_tx,
+                min_rx: theirs.min_rx,
+                demand: theirs.demand,
+            },
+            advertised: (self.advertised.tx, self.advertised.rx),
+            used: (self.used.tx, self.used.rx),
+            diagnostics: diagnostics.map(|diagnostic| diagnostic.0),
+            counters: [sent, received, ups, flaps, polls],
+        })
+    }
+
+    /// Goes on with what another process exported: Up, and heard just now. A poll of that process is begun again.
+    pub(crate) fn resume(&mut self, exported: &Exported, turn: &mut Turn<'_>) {
+        let ExportedRemote { discriminator, multiplier, min_tx, min_rx, demand } = exported.theirs;
+        let timers = |(tx, rx): (u32, u32)| Timers { tx, rx };
+        self.state = State::Up;
+        self.remote_state = State::Up;
+        self.since = exported.since.at(turn.now);
+        self.remote = Some(Remote { discriminator, multiplier, min_tx, min_rx, demand });
+        let [local, remote, last_local, last_remote] = exported.diagnostics.map(Diagnostic);
+        (self.local_diagnostic, self.remote_diagnostic) = (local, remote);
+        (self.last_local_diagnostic, self.last_remote_diagnostic) = (last_local, last_remote);
+        (self.advertised, self.used) = (timers(exported.advertised), timers(exported.used));
+        let [sent, received, ups, flaps, polls] = exported.counters;
+        self.counters = Counters { sent, received, ups, flaps, polls, ..self.counters };
+        self.poll = if self.used == self.advertised { Poll::Idle } else { Poll::Active };
+        (self.heard_at, self.is_urgent) = (Some(turn.now), true);
+        self.retime();
+        turn.outputs.push_back(Output::Event(Event { session: self.id, kind: EventKind::Up }));
     }
 
     /// Takes other intervals, another multiplier, role or key; the addresses are the same.

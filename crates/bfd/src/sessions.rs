@@ -10,6 +10,7 @@ use base::{Deadline, Instant, Machine, Random};
 
 use crate::TTL;
 use crate::config::{Addresses, ConfigError, Options, SessionConfig, SessionId};
+use crate::export::Exported;
 use crate::session::{Session, Turn};
 use crate::status::{Discard, Discards, Status};
 use crate::wire::{Decoded, Diagnostic, Packet, Payload, State};
@@ -172,14 +173,52 @@ impl Sessions {
             None => {}
         }
         let (discriminator, port) = (self.free_discriminator(), self.free_port());
+        self.add(id, config, (discriminator, port), now);
+        self.turn(id, now, |_, _| {});
+        Ok(())
+    }
+
+    fn add(&mut self, id: SessionId, config: SessionConfig, (discriminator, port): (NonZeroU32, u16), now: Instant) {
         self.by_discriminator.insert(discriminator, id);
-        self.by_addresses.insert(addresses, id);
+        self.by_addresses.insert(config.addresses(), id);
         self.ports.insert(port);
         let mut turn = Turn { now, random: &mut self.random, outputs: &mut self.outputs };
         let session = Session::new(id, config, port, discriminator, &mut turn);
         self.sessions.insert(id, session);
-        self.turn(id, now, |_, _| {});
+    }
+
+    /// Makes a session that goes on with one of another process; [`EventKind::Up`] is told of it. Where that one does not
+    /// fit the configuration, a new one is made, as by [`Self::upsert`].
+    ///
+    /// # Errors
+    /// As [`Self::upsert`].
+    pub fn resume(
+        &mut self,
+        id: SessionId,
+        config: SessionConfig,
+        exported: &Exported,
+        now: Instant,
+    ) -> Result<(), ConfigError> {
+        let is_free = !self.sessions.contains_key(&id)
+            && !self.by_discriminator.contains_key(&exported.discriminator)
+            && !self.ports.contains(&exported.port)
+            && !self.by_addresses.contains_key(&config.addresses())
+            && self.sessions.len() < self.options.session_limit;
+        let fits = config.authentication.is_none()
+            && PORTS.contains(&exported.port)
+            && config.addresses() == SessionConfig::new(exported.local, exported.remote).addresses();
+        if !is_free || !fits {
+            return self.upsert(id, config, now);
+        }
+        config.check()?;
+        self.add(id, config, (exported.discriminator, exported.port), now);
+        self.turn(id, now, |session, turn| session.resume(exported, turn));
         Ok(())
+    }
+
+    /// The sessions that are Up, for another process; this one must send nothing more once the other does.
+    pub fn export(&self, now: Instant) -> Vec<Exported> {
+        self.sessions.values().filter_map(|session| session.export(now)).collect()
     }
 
     /// Ends a session. The neighbor is told AdminDown, once; if that packet is lost it sees a failure. To be surer,

@@ -13,6 +13,7 @@ mod dark;
 mod failover;
 mod follower;
 mod ground;
+mod hand_over;
 mod loss;
 mod report;
 mod stream;
@@ -57,17 +58,24 @@ pub enum Scenario {
     AlibabaVgwBgp,
     /// Two customer gateways, two endpoints, four tunnels.
     TwoDevices,
+    /// A gateway is handed over to another process, with BIRD at the other end of its tunnel.
+    HandOver {
+        /// Whether BIRD keeps routes over a restart of its neighbour (RFC 4724).
+        keeps: bool,
+    },
     /// Another BGP speaker on a plain link.
     Bgp(BgpPeerKind),
 }
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::TwoTunnels,
         Self::NecIxVgwBgp,
         Self::AlibabaVgwBgp,
         Self::TwoDevices,
+        Self::HandOver { keeps: true },
+        Self::HandOver { keeps: false },
         Self::Bgp(BgpPeerKind::Bird),
         Self::Bgp(BgpPeerKind::Frr),
         Self::Bgp(BgpPeerKind::Gobgp),
@@ -82,6 +90,8 @@ impl Scenario {
             Self::NecIxVgwBgp => "nec-ix-vgw-bgp",
             Self::AlibabaVgwBgp => "alibaba-vgw-bgp",
             Self::TwoDevices => "two-devices",
+            Self::HandOver { keeps: true } => "hand-over-bgp",
+            Self::HandOver { keeps: false } => "hand-over-bgp-plain",
             Self::Bgp(BgpPeerKind::Bird) => "bgp-bird",
             Self::Bgp(BgpPeerKind::Frr) => "bgp-frr",
             Self::Bgp(BgpPeerKind::Gobgp) => "bgp-gobgp",
@@ -99,6 +109,10 @@ impl Scenario {
             }
             Self::AlibabaVgwBgp => "two clouds exchange routes by BGP over two tunnels, and lose one after the other",
             Self::TwoDevices => "two customer gateways with four tunnels, by BGP or static, of which one dies",
+            Self::HandOver { keeps: true } => {
+                "a gateway is handed over to another process under BGP and BFD with BIRD, which keeps routes meanwhile"
+            }
+            Self::HandOver { keeps: false } => "the same with a BIRD that keeps nothing",
             Self::Bgp(BgpPeerKind::Bird) => "BGP and BFD with BIRD on a plain link",
             Self::Bgp(BgpPeerKind::Frr) => "BGP and BFD with FRR on a plain link",
             Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
@@ -113,6 +127,7 @@ impl Scenario {
             Self::NecIxVgwBgp => bgp_tunnels::NEC_DRAWING,
             Self::AlibabaVgwBgp => bgp_tunnels::ALIBABA_DRAWING,
             Self::TwoDevices => bgp_tunnels::DEVICES_DRAWING,
+            Self::HandOver { .. } => hand_over::DRAWING,
             Self::Bgp(_) => bgp_link::DRAWING,
         }
     }
@@ -397,6 +412,9 @@ impl Options {
         if let Some(install) = simplon::missing() {
             return Some(missing("simplon", install));
         }
+        if matches!(self.scenario, Scenario::HandOver { .. }) {
+            return hand_over::missing().map(|install| missing("bird", install));
+        }
         if let Scenario::Bgp(kind) = self.scenario {
             return kind.missing().map(|install| missing(kind.name(), install));
         }
@@ -410,7 +428,7 @@ impl Options {
 /// As `simplon lab run` would be told: `two-tunnels bfd active-active`.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if matches!(self.scenario, Scenario::Bgp(_)) {
+        if matches!(self.scenario, Scenario::Bgp(_) | Scenario::HandOver { .. }) {
             return self.scenario.fmt(f);
         }
         write!(f, "{}", self.scenario)?;
@@ -453,6 +471,9 @@ pub fn cases() -> Vec<Options> {
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
     cases.push(Options { event: Event::Dark, ..Options::new(Scenario::AlibabaVgwBgp) });
+    for keeps in [true, false] {
+        cases.push(Options::new(Scenario::HandOver { keeps }));
+    }
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }
@@ -488,6 +509,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::NecIxVgwBgp => bgp_tunnels::nec_ground(&lab)?,
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
+        Scenario::HandOver { .. } => hand_over::ground(&lab)?,
         Scenario::Bgp(kind) => {
             bgp_link::play(kind, &lab, &mut reporter)?;
             hold_if_asked(options, &reporter, &lab)?;
@@ -511,6 +533,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::NecIxVgwBgp => bgp_tunnels::nec_steps(&mut stage),
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_steps(&mut stage),
         Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
+        Scenario::HandOver { keeps } => hand_over::steps(&mut stage, keeps),
         Scenario::Bgp(_) => Ok(()),
     };
     match played {

@@ -4,6 +4,7 @@
 mod administration;
 mod authentication;
 mod detection;
+mod handover;
 mod host;
 mod intervals;
 mod reception;

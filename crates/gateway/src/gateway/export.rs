@@ -2,8 +2,8 @@
 //!
 //! What the world outside is like (devices, routes, policies) is not handed over but planned again, from the same
 //! connections; the shell finds most of it there already. Neither is what routing knows: health is judged anew, BGP comes
-//! back as after a restart that its neighbours were promised (RFC 4724), and BFD sessions are held down on purpose
-//! meanwhile (RFC 5882 §4.2). The last failure of a connection is left out: its history tells.
+//! back as after a restart that its neighbours were promised (RFC 4724). BFD sessions go on: their neighbours notice
+//! nothing. The last failure of a connection is left out: its history tells.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::Gateway;
 use crate::drain::Drain;
 use crate::health::Signal;
 use crate::record::{Entry, LiveSa, Record, State};
+use crate::router::Inherited;
 use crate::tally::Negotiations;
 
 /// All of it. It holds keys.
@@ -33,6 +34,9 @@ pub struct Exported {
     /// SAs that are gone for IKE and carry what is under way, and until when.
     #[serde(default)]
     lingering: Vec<(SaId, Moment, ChildLabel)>,
+    /// BFD sessions that are up.
+    #[serde(default)]
+    bfd: Vec<bfd::Exported>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +87,7 @@ impl Gateway {
                 .iter()
                 .map(|(id, until, label)| (id, Moment::of(until, now), label.clone()))
                 .collect(),
+            bfd: self.router.export_bfd(now),
         }
     }
 
@@ -108,7 +113,7 @@ impl Gateway {
         }
         self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
         self.paths.import(&exported.paths, now);
-        self.router.expect_restart();
+        self.router.inherit(Inherited { up: self.tunnels_with_sas(), bfd: exported.bfd });
         self.endpoint.import(exported.ike, now)?;
         self.drains = exported.drained.into_iter().map(|label| (label, Drain::new(now))).collect();
         for (id, until, label) in exported.lingering {
@@ -118,8 +123,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Another process is about to go on: neighbours of BGP and BFD are told what they have to know for keeping what they
-    /// learnt. Peers of IKE are told nothing.
+    /// Another process is about to go on: neighbours of BGP are told what they have to know for keeping what they learnt.
+    /// Peers of IKE and neighbours of BFD are told nothing.
     pub fn step_aside(&mut self, now: Instant) {
         self.router.step_aside(now);
         self.pump_router(now);
@@ -127,17 +132,22 @@ impl Gateway {
 
     /// Tells the router which tunnels have SAs and which are drained: it may not have known these tunnels before.
     pub(super) fn note_tunnels(&mut self, now: Instant) {
-        let with_sas = |record: &Record| -> Vec<ChildLabel> {
-            let children = record.sas.keys().map(|(child, _)| child.clone());
-            children.map(|child| ChildLabel { connection: record.name.clone(), child }).collect()
-        };
-        for label in self.by_name.values().filter_map(|id| self.records.get(id)).flat_map(with_sas).collect::<Vec<_>>()
-        {
+        for label in self.tunnels_with_sas() {
             self.router.note_sa(&label, Signal::SaUp, now);
         }
         for label in self.drains.keys().cloned().collect::<Vec<_>>() {
             self.router.set_drained(&label, true, now);
         }
+    }
+}
+
+impl Gateway {
+    fn tunnels_with_sas(&self) -> Vec<ChildLabel> {
+        let with_sas = |record: &Record| -> Vec<ChildLabel> {
+            let children = record.sas.keys().map(|(child, _)| child.clone());
+            children.map(|child| ChildLabel { connection: record.name.clone(), child }).collect()
+        };
+        self.by_name.values().filter_map(|id| self.records.get(id)).flat_map(with_sas).collect()
     }
 }
 

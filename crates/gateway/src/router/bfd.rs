@@ -53,8 +53,14 @@ impl Links {
         Self { links: BTreeMap::new(), by_id: BTreeMap::new(), sessions, last_id: 0, outputs: VecDeque::new() }
     }
 
-    /// Makes the sessions those of the configuration; what did not change goes on.
-    pub(super) fn apply(&mut self, config: &Config, ids: &BTreeMap<ChildLabel, TunnelId>, now: Instant) {
+    /// Makes the sessions those of the configuration; what did not change goes on, and so does what another process left.
+    pub(super) fn apply(
+        &mut self,
+        config: &Config,
+        ids: &BTreeMap<ChildLabel, TunnelId>,
+        inherited: &[bfd::Exported],
+        now: Instant,
+    ) {
         let wanted = wanted(config, ids);
         let gone: Vec<Pair> = self.links.keys().filter(|pair| !wanted.contains_key(*pair)).cloned().collect();
         for link in gone.into_iter().filter_map(|pair| self.links.remove(&pair)) {
@@ -75,13 +81,24 @@ impl Links {
                 multiplier: timers.multiplier,
                 ..SessionConfig::new(pair.local, pair.remote)
             };
+            let left = inherited.iter().find(|left| (left.local, left.remote) == (pair.local, pair.remote));
+            let left = left.filter(|_| !self.links.contains_key(&pair));
+            let made = match left {
+                Some(left) => self.sessions.resume(id, config, left, now),
+                None => self.sessions.upsert(id, config, now),
+            };
             // A session that cannot be was refused when the configuration was read.
-            if self.sessions.upsert(id, config, now).is_ok() {
+            if made.is_ok() {
                 self.by_id.insert(id, pair.clone());
                 self.links.insert(pair, Link { id, timers, tunnel, device });
             }
         }
         self.drain();
+    }
+
+    /// The sessions that are up, for another process.
+    pub(super) fn export(&self, now: Instant) -> Vec<bfd::Exported> {
+        self.sessions.export(now)
     }
 
     pub(super) fn handle_packet(

@@ -50,8 +50,8 @@ pub(crate) struct Router {
     random: Random,
     /// Static routes that lead into devices whatever the health of their tunnels.
     fixed_routes: BTreeSet<IpNet>,
-    /// Whether another process held BGP's sessions before: neighbours were promised that they come back.
-    is_restarting: bool,
+    /// What another process left, until the first configuration.
+    inherited: Option<Inherited>,
     /// The networks of this host's own interfaces.
     connected: Vec<IpNet>,
     outputs: VecDeque<Output>,
@@ -59,6 +59,15 @@ pub(crate) struct Router {
     is_choice_stale: bool,
     /// Whether the static routes are others than when they were last asked for.
     are_routes_stale: bool,
+}
+
+/// What another process left: its BGP neighbours were promised that it comes back.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// The tunnels that have SAs.
+    pub(crate) up: Vec<ChildLabel>,
+    /// BFD sessions that are up.
+    pub(crate) bfd: Vec<::bfd::Exported>,
 }
 
 /// A tunnel that a VPN connection or a BGP neighbour relies on.
@@ -102,7 +111,7 @@ impl Router {
             links: Links::new(random.split()),
             bgp: None,
             fixed_routes: BTreeSet::new(),
-            is_restarting: false,
+            inherited: None,
             connected: Vec::new(),
             random,
             outputs: VecDeque::new(),
@@ -153,16 +162,22 @@ impl Router {
             }
         }
         self.by_device = self.tunnels.iter().map(|(id, tunnel)| (tunnel.device.clone(), *id)).collect();
-        self.links.apply(config, &self.by_label, now);
+        let inherited = self.inherited.take();
+        let sessions = inherited.as_ref().map_or(&[][..], |inherited| &inherited.bfd);
+        self.links.apply(config, &self.by_label, sessions, now);
         self.vpns = config.vpns.iter().map(|vpn| self.vpn(config, vpn, now)).collect();
         self.fixed_routes = fixed_routes(config);
-        self.apply_bgp(config, now);
+        // Before BGP: it would not wait for a neighbour whose tunnel is down, and choose without its routes.
+        for label in inherited.iter().flat_map(|inherited| &inherited.up) {
+            self.note_sa(label, Signal::SaUp, now);
+        }
+        self.apply_bgp(config, inherited.is_some(), now);
         (self.is_choice_stale, self.are_routes_stale) = (true, true);
         self.turn(now);
         self.announce(now);
     }
 
-    fn apply_bgp(&mut self, config: &Config, now: Instant) {
+    fn apply_bgp(&mut self, config: &Config, is_restarting: bool, now: Instant) {
         if let Some(mut old) = self.bgp.take_if(|bgp| !bgp.suits(config)) {
             old.shut_down(false, now);
             while let Some(output) = old.poll_output() {
@@ -170,7 +185,6 @@ impl Router {
             }
         }
         if self.bgp.is_none() {
-            let is_restarting = std::mem::take(&mut self.is_restarting);
             match Bgp::new(config, is_restarting, self.random.split(), now) {
                 Some(Ok(bgp)) => self.bgp = Some(bgp),
                 Some(Err(why)) => self.tell(None, Severity::Warning, "bgp", why.to_owned()),
@@ -182,19 +196,21 @@ impl Router {
         }
     }
 
-    /// BGP will begin as after a restart.
-    pub(crate) const fn expect_restart(&mut self) {
-        self.is_restarting = true;
+    /// Goes on with what another process left, from the next configuration on: BGP begins as after a restart.
+    pub(crate) fn inherit(&mut self, inherited: Inherited) {
+        self.inherited = Some(inherited);
     }
 
-    /// Another process takes over: BGP's neighbours keep what they learnt until it is there, and those of BFD do not take
-    /// our silence for a failure.
+    /// The BFD sessions that are up, for another process.
+    pub(crate) fn export_bfd(&self, now: Instant) -> Vec<::bfd::Exported> {
+        self.links.export(now)
+    }
+
+    /// Another process takes over: BGP's neighbours keep what they learnt until it is there. Those of BFD hear it soon,
+    /// and nothing from us: one that is told AdminDown may give up what it learnt (BIRD does).
     pub(crate) fn step_aside(&mut self, now: Instant) {
         if let Some(bgp) = &mut self.bgp {
             bgp.shut_down(true, now);
-        }
-        for id in self.tunnels.keys() {
-            self.links.hold_down(*id, true, now);
         }
         self.turn(now);
     }
@@ -405,12 +421,12 @@ impl Router {
 
     /// Tells BGP which tunnels it may rely on.
     fn note_reachable(&mut self, now: Instant) {
-        let Some(bgp) = &mut self.bgp else { return };
         for (id, tunnel) in &mut self.tunnels {
             let grade = self.health.status(*id, now).map_or(health::Grade::Unhealthy, |status| status.grade);
             let is_reachable = tunnel.is_up && grade > health::Grade::Unhealthy;
-            if tunnel.is_reachable != is_reachable {
-                tunnel.is_reachable = is_reachable;
+            if std::mem::replace(&mut tunnel.is_reachable, is_reachable) != is_reachable
+                && let Some(bgp) = &mut self.bgp
+            {
                 bgp.set_reachable(*id, is_reachable, now);
             }
         }

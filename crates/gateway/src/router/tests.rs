@@ -205,46 +205,59 @@ fn a_reload_keeps_what_is_known_of_tunnels_that_stay() {
     assert_eq!(routes.iter().filter(|route| matches!(route.via, Via::Hops(_))).count(), 2);
 }
 
-#[test]
-fn a_silent_bfd_neighbor_costs_the_tunnel_its_traffic_within_the_detection_time() {
-    let fast = BfdTimers { interval: Duration::from_millis(100), multiplier: 3 };
-    let mut played = Played::new(&config(|c| c.vpns[0].health.bfd = Some(fast)));
-    let far: SocketAddr = "169.254.1.1:49200".parse().unwrap();
+const FAST: BfdTimers = BfdTimers { interval: Duration::from_millis(100), multiplier: 3 };
+
+/// The neighbour at the other end of the first tunnel.
+fn far_end() -> ::bfd::Sessions {
     let mut far_end = ::bfd::Sessions::new(::bfd::Options::default(), Random::for_test(9));
     let session = ::bfd::SessionConfig {
-        min_tx: fast.interval,
-        min_rx: fast.interval,
+        min_tx: FAST.interval,
+        min_rx: FAST.interval,
         ..::bfd::SessionConfig::new("169.254.1.1".parse().unwrap(), "169.254.1.2".parse().unwrap())
     };
     far_end.upsert(::bfd::SessionId(1), session, Instant::ZERO).unwrap();
-    played.sa(1, Signal::SaUp);
-    played.sa(2, Signal::SaUp);
-    let mut exchange = |played: &mut Played, time: Duration, is_cut: bool| {
-        let end = played.now + time;
-        while played.now < end {
-            played.now += Duration::from_millis(5);
-            played.router.handle_timeout(played.now);
-            far_end.handle_timeout(played.now);
-            while let Some(output) = far_end.poll_output() {
-                if let (::bfd::Output::Transmit(t), false) = (output, is_cut) {
-                    let near = SocketAddr::new(t.remote.ip(), ::bfd::PORT);
-                    played.router.handle_bfd(near, far, ::bfd::TTL, t.payload.as_ref(), played.now);
-                }
+    far_end
+}
+
+/// Lets time pass, and what both ends say to each other unless the path is cut.
+fn exchange(played: &mut Played, far_end: &mut ::bfd::Sessions, time: Duration, is_cut: bool) {
+    let far: SocketAddr = "169.254.1.1:50000".parse().unwrap();
+    let end = played.now + time;
+    while played.now < end {
+        played.now += Duration::from_millis(5);
+        played.router.handle_timeout(played.now);
+        far_end.handle_timeout(played.now);
+        while let Some(output) = far_end.poll_output() {
+            if let (::bfd::Output::Transmit(t), false) = (output, is_cut) {
+                let near = SocketAddr::new(t.remote.ip(), ::bfd::PORT);
+                played.router.handle_bfd(near, far, ::bfd::TTL, t.payload.as_ref(), played.now);
             }
-            while let Some(output) = played.router.poll_output() {
-                if let (Output::Socket(SocketOrder::Bfd(BfdPacket { transmit: t, .. })), false) = (output, is_cut)
-                    && t.remote.ip() == far.ip()
+        }
+        while let Some(output) = played.router.poll_output() {
+            match output {
+                Output::Socket(SocketOrder::Bfd(BfdPacket { transmit: t, .. }))
+                    if !is_cut && t.remote.ip() == far.ip() =>
                 {
                     let at = SocketAddr::new(far.ip(), ::bfd::PORT);
                     let _ = far_end.handle_packet(at, t.local, ::bfd::TTL, t.payload.as_ref(), played.now);
                 }
+                Output::Event(event) => played.events.push(event.text),
+                _ => {}
             }
         }
-    };
-    exchange(&mut played, 10 * SECOND, false);
+    }
+}
+
+#[test]
+fn a_silent_bfd_neighbor_costs_the_tunnel_its_traffic_within_the_detection_time() {
+    let mut played = Played::new(&config(|c| c.vpns[0].health.bfd = Some(FAST)));
+    played.sa(1, Signal::SaUp);
+    played.sa(2, Signal::SaUp);
+    let mut far_end = far_end();
+    exchange(&mut played, &mut far_end, 10 * SECOND, false);
     assert_eq!(played.devices(), ["tunnel1"]);
     assert_eq!(played.router.vpn_statuses(played.now)[0].tunnels[0].bfd.as_deref(), Some("up"));
-    exchange(&mut played, Duration::from_millis(310), true);
+    exchange(&mut played, &mut far_end, Duration::from_millis(310), true);
     assert_eq!(played.devices(), ["tunnel2"], "a neighbour that never spoke BFD is no fault");
     assert_eq!(played.router.bfd_statuses(played.now)[0].state, "down");
 }
@@ -305,4 +318,32 @@ fn the_preferred_tunnel_of_a_standby_pair_is_preferred_both_ways() {
     assert_eq!(actions(policy::export(&config, bgp, of(1))), [Action::SetMed(Some(100)), Action::Prepend(1)]);
     let stranger = model::Neighbor { tunnel: None, ..of(0).clone() };
     assert_eq!(policy::import(&config, bgp, &stranger), Policy::Default, "RFC 8212");
+}
+
+#[test]
+fn after_a_hand_over_bgp_waits_for_the_neighbour_and_bfd_goes_on() {
+    let config = config(|config| {
+        with_bgp(config);
+        config.vpns[0].health.bfd = Some(FAST);
+    });
+    let (mut before, mut far_end) = (Played::new(&config), far_end());
+    before.sa(1, Signal::SaUp);
+    exchange(&mut before, &mut far_end, 10 * SECOND, false);
+    let bfd = before.router.export_bfd(before.now);
+    assert_eq!(bfd.len(), 1, "that of the other tunnel is not up");
+    before.router.step_aside(before.now);
+    assert_eq!(before.router.export_bfd(before.now), bfd, "the neighbour of BFD is not told that we go");
+
+    let mut router = Router::new(Random::for_test(2));
+    router.inherit(Inherited { up: vec![Played::label(1)], bfd });
+    let mut after = Played { router, now: before.now, events: Vec::new(), probes: Vec::new() };
+    after.router.apply(&config, after.now);
+    exchange(&mut after, &mut far_end, 10 * SECOND, false);
+    assert_eq!(after.devices(), ["tunnel1"], "{:?}", after.events);
+    assert_eq!((after.told("BFD with 169.254.1.1 is up"), after.told("is not fit")), (1, 0));
+    assert_eq!(far_end.status(::bfd::SessionId(1)).unwrap().counters.flaps, 0);
+    assert_eq!(after.told("routes are chosen and announced"), 0, "the neighbour has announced nothing yet");
+    // One that never comes back is not waited for for ever.
+    exchange(&mut after, &mut far_end, 60 * SECOND, false);
+    assert_eq!(after.told("routes are chosen and announced"), 1);
 }

@@ -1,0 +1,247 @@
+//! A customer gateway is handed over to another process while BIRD at the other end speaks BGP and BFD with it through the
+//! tunnel: whether BIRD keeps the routes, whether BFD notices, and what traffic loses.
+//!
+//! BIRD runs beside the cloud's gateway, which has the tunnel and no BGP of its own. Where BIRD keeps nothing over a
+//! restart (RFC 4724), its routes and its BFD session go and come again: what that costs is measured and said.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::bgp_peer::BgpPeerKind;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::netns::{Lab, Node};
+use crate::routing::Stage;
+use crate::routing::config::{Tunnel, table, texts};
+use crate::routing::daemon::{Daemon, is_up, list};
+use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
+use crate::shell::Process;
+use crate::spec::{Suite, Version};
+
+/// The ground.
+pub(super) const DRAWING: &str = " 10.60.0.0/16, AS 65000                                     10.50.0.0/16, AS 64512
+ office ─ cgw 198.51.100.2 ─ internet ─ 203.0.113.10 vgw, and BIRD beside it ─ ec2
+   tunnel1 169.254.10.0/30, BGP and BFD through it";
+
+const OFFICE: &str = "10.60.0.0/16";
+const VPC: &str = "10.50.0.0/16";
+const OURS: &str = "169.254.10.2";
+const THEIRS: &str = "169.254.10.1";
+
+pub(super) fn ground(lab: &Lab) -> Result<Ground> {
+    let customer = SitePlan {
+        host_name: "office",
+        host: "10.60.1.100/24",
+        lan: "10.60.1.1/24",
+        network: OFFICE,
+        router_name: "",
+        gateways: &[GatewayPlan {
+            name: "cgw",
+            outside: &["198.51.100.2/24"],
+            next_hop: "198.51.100.1",
+            link: ("", ""),
+            nat: None,
+        }],
+    };
+    let cloud = SitePlan {
+        host_name: "ec2",
+        host: "10.50.1.100/24",
+        lan: "10.50.1.1/24",
+        network: VPC,
+        router_name: "",
+        gateways: &[GatewayPlan {
+            name: "vgw",
+            outside: &["203.0.113.10/24"],
+            next_hop: "203.0.113.1",
+            link: ("", ""),
+            nat: None,
+        }],
+    };
+    Ground::build(lab, &customer, &cloud)
+}
+
+fn tunnel(is_customer: bool) -> Tunnel {
+    let ends = ["198.51.100.2".to_owned(), "203.0.113.10".to_owned()];
+    let [local, remote] = if is_customer { ends } else { [ends[1].clone(), ends[0].clone()] };
+    Tunnel {
+        name: "tunnel1".into(),
+        version: Version::V2,
+        suite: Suite::Modern,
+        local_id: local.clone(),
+        remote_id: remote.clone(),
+        local,
+        remote,
+        psk: "handed over".into(),
+        dpd: "{ delay = \"10s\", timeout = \"30s\" }".into(),
+        starts: is_customer,
+        inside: format!("{}/30", if is_customer { OURS } else { THEIRS }),
+    }
+}
+
+fn customer_toml() -> String {
+    let networks = texts(&[OFFICE]);
+    let vpn = table(
+        "vpn.cloud",
+        &[("tunnels", "[\"tunnel1\"]"), ("hold-up", "\"1s\""), ("bfd", "{ interval = \"100ms\", multiplier = 3 }")],
+    );
+    let bgp = table("bgp", &[("as", "65000"), ("router-id", "\"169.254.10.2\""), ("networks", &networks)]);
+    let neighbor = table(
+        &format!("bgp.neighbor.\"{THEIRS}\""),
+        &[
+            ("as", "64512"),
+            ("tunnel", "\"tunnel1\""),
+            ("connect-retry", "\"1s\""),
+            ("bfd", "{ interval = \"100ms\", multiplier = 3 }"),
+        ],
+    );
+    tunnel(true).toml() + &vpn + &bgp + &neighbor
+}
+
+fn bird_conf(keeps: bool, log: &str) -> String {
+    let keeps = if keeps { "on" } else { "off" };
+    format!(
+        "log \"{log}\" all;\nrouter id 10.50.1.1;\nprotocol device {{ }}\n\
+         protocol kernel {{\n  ipv4 {{ import none; export where source = RTS_BGP; }};\n}}\n\
+         protocol bfd {{\n  interface \"tunnel1\" {{\n    min rx interval 100 ms;\n    min tx interval 100 ms;\n    \
+         idle tx interval 300 ms;\n    multiplier 3;\n  }};\n}}\n\
+         protocol static networks4 {{\n  ipv4;\n  route {VPC} blackhole;\n}}\n\
+         protocol bgp neighbour {{\n  local {THEIRS} as 64512;\n  neighbor {OURS} as 65000;\n  hold time 30;\n  \
+         connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n  bfd on;\n  \
+         graceful restart {keeps};\n  \
+         ipv4 {{\n    import all;\n    export where source = RTS_STATIC;\n  }};\n}}\n"
+    )
+}
+
+/// BIRD beside the cloud's gateway, and what the kernel's routes went through meanwhile.
+struct Bird {
+    node: Node,
+    control: String,
+    _process: Process,
+}
+
+impl Bird {
+    fn start(lab: &Lab, node: &Node, keeps: bool) -> Result<Self> {
+        let dir = lab.subdir("bird")?;
+        let [conf, control, log] =
+            ["bird.conf", "ctl", "log"].map(|name| dir.join(name).to_string_lossy().into_owned());
+        crate::peer::write_private(&dir.join("bird.conf"), &bird_conf(keeps, &log))?;
+        let mut process = node.spawn(&["bird", "-f", "-c", &conf, "-s", &control], &[], &dir.join("out"))?;
+        clock::wait_for("BIRD's control socket", Duration::from_secs(10), || {
+            Ok(node.output(&["birdc", "-s", &control, "show", "status"])?.ok || !process.is_running())
+        })?;
+        Ok(Self { node: node.clone(), control, _process: process })
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<String> {
+        let mut all = vec!["birdc", "-s", &self.control];
+        all.extend(words);
+        self.node.run(&all)
+    }
+
+    /// When the BFD session came to be as it is, in BIRD's words.
+    fn bfd(&self) -> Result<String> {
+        let said = self.ask(&["show", "bfd", "sessions"])?;
+        let line = said.lines().find(|line| line.contains(OURS)).unwrap_or_default();
+        Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+pub(super) fn steps(stage: &mut Stage<'_>, keeps: bool) -> Result<()> {
+    let (cloud, customer) = (stage.ground.cloud.gateway(0)?.clone(), stage.ground.customer.gateway(0)?.clone());
+    let vgw = Daemon::start(&stage.lab, &cloud.node, &cloud.name, &tunnel(false).toml())?;
+    stage.daemons.push(vgw);
+    let bird = Bird::start(&stage.lab, &cloud.node, keeps)?;
+    stage.daemons.push(Daemon::start(&stage.lab, &customer.node, &customer.name, &customer_toml())?);
+    // BIRD's routes are not simplon's: without them the office's packets must not leave the cloud in clear.
+    cloud.node.ip(&["route", "add", "unreachable", OFFICE, "metric", "4000"])?;
+    stage.reporter.step("both gateways and BIRD run");
+    wait_until_settled(stage)?;
+    clock::wait_for("the office's network in the cloud's kernel", Duration::from_secs(10), || {
+        Ok(cloud.node.ip(&["route", "show", OFFICE])?.contains("dev tunnel1"))
+    })?;
+    let stream = stage.stream()?;
+    let (before, flaps) = (bird.bfd()?, flaps(stage)?);
+    let watches = [("cloud", &cloud.node, OFFICE), ("customer", &customer.node, VPC)]
+        .map(|(name, node, prefix)| Watch::start(&stage.lab, name, node, prefix));
+    let what = if keeps { "hand-over, the neighbour keeps routes" } else { "hand-over, the neighbour keeps nothing" };
+    stage.reporter.step(what);
+    let daemon = stage.daemons.iter_mut().find(|daemon| daemon.name() == "cgw");
+    let daemon = daemon.ok_or_else(|| Error::Asked("no gateway is called cgw".into()))?;
+    let pause = daemon.hand_over()?;
+    stage.reporter.step(format!("another process is the gateway; packets waited for {pause}"));
+    let took = wait_until_settled(stage)?;
+    stage.reporter.step(format!("the session is established again, {took:.2} s later"));
+    // Until after the neighbour has heard everything, and whatever it held as stale has gone.
+    let losses = stage.settle(stream, Duration::from_secs(3))?;
+    stage.reporter.event(what, &losses, if keeps { 0.0 } else { 1_000.0 });
+    let (after, more_flaps) = (bird.bfd()?, self::flaps(stage)?);
+    if keeps {
+        stage.reporter.check("BFD did not notice at the other end", before == after, format!("{before}; then {after}"));
+        stage.reporter.check("nor at ours", flaps == more_flaps, format!("{flaps} flaps, then {more_flaps}"));
+    } else {
+        // BIRD's BFD session belongs to its BGP session, and ends and begins with it.
+        stage.reporter.step(format!("BFD at the other end: {before}; then {after}"));
+    }
+    for watch in watches {
+        let Watch { name, gone, .. } = watch?.finish();
+        // Without graceful restart only what the cloud learnt may go: we keep what it told us until it is back.
+        let may_go = !keeps && name == "cloud";
+        stage.reporter.check(
+            format!("the {name}'s kernel keeps the route{}", if may_go { " or takes it again" } else { "" }),
+            gone.is_empty() || may_go,
+            if gone.is_empty() { "it never went".to_owned() } else { gone },
+        );
+    }
+    let log = stage.daemon("cgw")?.log_tail(400);
+    let down = log.lines().filter(|line| line.contains("is not fit for traffic")).count();
+    stage.reporter.check("no tunnel became unfit", down == 0 || !keeps, format!("{down} lines of the log say so"));
+    Ok(())
+}
+
+/// Waits until the tunnel, BFD and BGP are up; how many seconds it took.
+fn wait_until_settled(stage: &Stage<'_>) -> Result<f64> {
+    let customer = stage.daemon("cgw")?;
+    let took = clock::wait_for("the tunnel, BFD and the session", Duration::from_secs(40), || {
+        let status = customer.status()?;
+        let bfd = list(&status["bfd"]).all(|b| b["state"] == "up" && b["detection_ms"].as_u64() <= Some(300));
+        let bgp = list(&status["bgp"]["neighbors"]).all(|n| n["state"] == "established" && n["prefixes_received"] == 1);
+        Ok(is_up(&status, "tunnel1") && bfd && bgp)
+    })?;
+    Ok(took.as_secs_f64())
+}
+
+fn flaps(stage: &Stage<'_>) -> Result<u64> {
+    Ok(stage.daemon("cgw")?.status()?["bfd"][0]["flaps"].as_u64().unwrap_or(0))
+}
+
+/// Everything that happens to a kernel's route.
+struct Watch {
+    name: &'static str,
+    prefix: &'static str,
+    log: std::path::PathBuf,
+    process: Process,
+    gone: String,
+}
+
+impl Watch {
+    fn start(lab: &Lab, name: &'static str, node: &Node, prefix: &'static str) -> Result<Self> {
+        let log = lab.dir().join(format!("routes-{name}"));
+        let process = node.spawn(&["ip", "monitor", "route"], &[], &log)?;
+        Ok(Self { name, prefix, log, process, gone: String::new() })
+    }
+
+    fn finish(mut self) -> Self {
+        self.process.stop();
+        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        let gone = said
+            .lines()
+            .filter(|line| line.starts_with("Deleted") && line.contains(self.prefix) && line.contains("tunnel1"));
+        self.gone = gone.collect::<Vec<_>>().join(" | ");
+        self
+    }
+}
+
+/// What has to be installed.
+pub(super) fn missing() -> Option<String> {
+    BgpPeerKind::Bird.missing()
+}
