@@ -38,7 +38,11 @@ pub(crate) fn run(args: GatewayArgs) -> Result<Code, Failed> {
     done.map(|()| Code::Ok).map_err(|e| {
         let code = match &e {
             Error::Configuration(_) => Code::Usage,
-            Error::System { .. } | Error::AlreadyRunning(_) | Error::HandOver(_) | Error::DataPath(_) => Code::Failed,
+            Error::System { .. }
+            | Error::AlreadyRunning(_)
+            | Error::NotAlone { .. }
+            | Error::HandOver(_)
+            | Error::DataPath(_) => Code::Failed,
         };
         // A diagnostic has a form of its own, which begins with a line of its own.
         let lead = if code == Code::Usage { "the configuration is wrong\n" } else { "" };

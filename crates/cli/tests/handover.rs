@@ -70,3 +70,34 @@ fn a_process_that_cannot_take_over_changes_nothing() {
     std::thread::sleep(Duration::from_secs(1));
     assert!(ground.has_ended(running) && !ground.has_ended(next));
 }
+
+#[test]
+fn a_second_gateway_in_the_same_network_namespace_touches_nothing() {
+    let Some(mut ground) = Ground::new("alone") else { return };
+    (0..2).for_each(|side| ground.configure(side, "ikev2", true, ""));
+    ground.come_up();
+    let routes = |ground: &Ground| {
+        let words = ["ip", "route", "show", "proto", "83"];
+        String::from_utf8(ground.within(0, &words).output().unwrap().stdout).unwrap()
+    };
+    let before = routes(&ground);
+    assert!(before.contains(INNER[1]), "{before}");
+    let other = ground.folder.join("other.toml");
+    let refused = |ground: &Ground| {
+        let (other, socket) = (other.to_str().unwrap(), ground.folder.join("other.sock"));
+        let words = [env!("CARGO_BIN_EXE_simplon"), "gateway", "-c", other, "--socket", socket.to_str().unwrap()];
+        let words = [&["timeout", "10"], &words[..], &["--port", "600", "--natt-port", "4600"]].concat();
+        let output = ground.within(0, &words).output().unwrap();
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && why.contains("runs in this network namespace"), "{why}");
+        assert_eq!(routes(ground), before);
+    };
+    fs::write(&other, "").unwrap();
+    refused(&ground);
+    // Nor after the first was handed over.
+    let next = ground.start(0, &["--hand-over"]);
+    ground.wait_until("the next answers", |ground| ground.status(0).is_object());
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!ground.has_ended(next));
+    refused(&ground);
+}

@@ -13,6 +13,7 @@ use base::{Instant, Machine, Random};
 use gateway::status::DataPathCounters;
 use gateway::{Gateway, Output, Severity};
 use model::{Config, Ports};
+use os::alone::Alone;
 use os::clock::Clock;
 use os::netlink::{Change, Watch};
 use packet::icmp::Quoted;
@@ -36,6 +37,8 @@ use crate::sockets::{Heard, Sockets};
 use crate::world::World;
 use crate::{Error, host, metrics, otlp, outer, routes};
 
+/// What a gateway is called among the abstract sockets of its network namespace.
+const ALONE: &str = "simplon/gateway";
 /// How long the polite end may take: peers that answer sooner end it sooner.
 const FAREWELL: Duration = Duration::from_millis(1_200);
 /// Reports that are handled before anything else gets its turn.
@@ -83,6 +86,8 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), Error> {
     let running = options.hand_over.then(|| Taker::ask(&options.socket)).transpose();
     let running = running.map_err(|why| Error::HandOver(why.to_string()))?;
+    // Before anything of the kernel is touched.
+    let alone = if running.is_some() { None } else { Some(take_alone()?) };
     let clock = running.as_ref().map_or_else(Clock::start, |(_, began_us, _)| Clock::began_at(*began_us));
     let opened = match &running {
         Some((_, _, devices)) => World::beside(devices).await,
@@ -148,6 +153,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         icmp_errors: (0, 0),
         ask: server.asker(),
         sockets: Sockets::default(),
+        alone,
         route_events,
         watch,
         lost: BTreeMap::new(),
@@ -168,6 +174,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started => started,
     };
     if has_taken_over {
+        control.alone = handover::alone_after().await;
         control.handle.send(world.forget_inherited().into_iter().map(Order::RemoveDevice));
         control.log.note(Severity::Info, "handed_over", "this process is the gateway now".to_owned());
     }
@@ -185,6 +192,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     control.farewell(&mut world, reports, workers).await;
     outcome
+}
+
+/// Sees to it that no other gateway runs in this network namespace: their routes have one protocol number, and so do their
+/// rules.
+fn take_alone() -> Result<Alone, Error> {
+    let taken = Alone::take(ALONE).map_err(|e| Error::system("see whether another gateway runs", e))?;
+    taken.map_err(|holder| Error::NotAlone { process: holder.process })
 }
 
 fn override_ports(config: &mut Config, ports: (Option<u16>, Option<u16>)) {
@@ -256,6 +270,8 @@ struct Control {
     /// How the metrics ask for the status.
     ask: mpsc::Sender<Asked>,
     sockets: Sockets,
+    /// No other gateway runs in this network namespace.
+    alone: Option<Alone>,
     /// What others change in the kernel's routing.
     watch: Watch,
     /// What there is to tell of routes.
@@ -369,6 +385,7 @@ impl Control {
                                 }
                                 Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
                             }
+                            self.alone = handover::alone_after().await;
                             self.handle.send([Order::Resume]);
                             match Server::listen(&self.options.socket) {
                                 Ok(again) => server = again,

@@ -18,6 +18,11 @@ pub enum Error {
     },
     /// Another gateway answers at the admin socket.
     AlreadyRunning(PathBuf),
+    /// Another gateway runs in this network namespace.
+    NotAlone {
+        /// Its process.
+        process: i32,
+    },
     /// The running gateway was not handed over, and goes on.
     HandOver(String),
     /// The data path ended by itself.
@@ -37,6 +42,11 @@ impl fmt::Display for Error {
             Self::Configuration(errors) => errors.fmt(f),
             Self::System { what, source } => write!(f, "cannot {what}: {source}"),
             Self::AlreadyRunning(path) => write!(f, "another gateway answers at {}", path.display()),
+            Self::NotAlone { process } => write!(
+                f,
+                "another gateway (process {process}) runs in this network namespace: they would take each other's routes \
+                 and rules for their own; stop it, or run this one in a network namespace of its own"
+            ),
             Self::HandOver(why) => write!(f, "the running gateway is not handed over: {why}"),
             Self::DataPath(why) => write!(f, "the data path ended: {why}"),
         }

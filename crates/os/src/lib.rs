@@ -10,6 +10,7 @@
 //! | [`tcp`], [`bfd`], [`probe`], [`icmp`] | sockets of the control side: BGP, BFD, probes of the other end, ICMP errors |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
 //! | [`features`] | what a network device does with packets by itself |
+//! | [`alone`] | one process of a kind in a network namespace |
 //! | [`netns`] | network namespaces, for tests and the lab |
 //! | [`rights`] | open files from one process to another |
 //! | [`poll`] | what a data-path thread waits with |
@@ -18,6 +19,7 @@
 //! Every function returns [`std::io::Result`]. Where the kernel's answer alone would not tell a person what failed,
 //! the error says what was tried and keeps the kernel's [`std::io::ErrorKind`].
 
+pub mod alone;
 pub mod bfd;
 pub mod clock;
 mod control;

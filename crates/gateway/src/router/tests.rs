@@ -234,15 +234,13 @@ fn exchange(played: &mut Played, far_end: &mut ::bfd::Sessions, time: Duration, 
             }
         }
         while let Some(output) = played.router.poll_output() {
-            match output {
-                Output::Socket(SocketOrder::Bfd(BfdPacket { transmit: t, .. }))
-                    if !is_cut && t.remote.ip() == far.ip() =>
-                {
-                    let at = SocketAddr::new(far.ip(), ::bfd::PORT);
-                    let _ = far_end.handle_packet(at, t.local, ::bfd::TTL, t.payload.as_ref(), played.now);
-                }
-                Output::Event(event) => played.events.push(event.text),
-                _ => {}
+            if let Output::Event(event) = output {
+                played.events.push(event.text);
+            } else if let (Output::Socket(SocketOrder::Bfd(BfdPacket { transmit: t, .. })), false) = (output, is_cut)
+                && t.remote.ip() == far.ip()
+            {
+                let at = SocketAddr::new(far.ip(), ::bfd::PORT);
+                let _ = far_end.handle_packet(at, t.local, ::bfd::TTL, t.payload.as_ref(), played.now);
             }
         }
     }

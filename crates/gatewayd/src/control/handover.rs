@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use base::Instant;
 use gateway::Gateway;
+use os::alone::Alone;
 use sa::SaChange;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Control;
 use crate::Error;
@@ -73,6 +74,22 @@ pub(super) async fn listen_after(socket: &Path) -> Result<Server, Error> {
     Server::listen(socket)
 }
 
+/// Takes the place of another process as the only gateway of its network namespace, once that one gives it up.
+pub(super) async fn alone_after() -> Option<Alone> {
+    for _ in 0..40 {
+        match super::take_alone() {
+            Err(Error::NotAlone { .. }) => tokio::time::sleep(Duration::from_millis(25)).await,
+            Ok(alone) => return Some(alone),
+            Err(e) => {
+                warn!("{e}");
+                return None;
+            }
+        }
+    }
+    warn!("another gateway runs in this network namespace: they will take each other's routes for their own");
+    None
+}
+
 impl Control {
     /// Hands over to the process at the other end, up to the last word. Control is held meanwhile; if it fails,
     /// everything goes on as if nothing had been. Also since when packets wait.
@@ -110,6 +127,7 @@ impl Control {
         self.carry_out(world).await;
         self.metrics = None;
         self.sockets = Sockets::default();
+        self.alone = None;
     }
 
     /// Ends without a word: another process is the gateway.
