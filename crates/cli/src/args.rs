@@ -509,6 +509,39 @@ pub(crate) enum BenchLoadCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 10)]
         linger: u64,
     },
+    /// Be many BGP speakers with some routes each
+    Sessions {
+        /// The address of the first; the others have those behind it
+        #[arg(long, value_name = "ADDRESS")]
+        first: Ipv4Addr,
+        /// The AS of the first; the others have those behind it
+        #[arg(long, value_name = "AS", default_value_t = 4_200_000_000)]
+        first_as: u32,
+        /// How many
+        #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
+        count: u32,
+        /// How many may be on their way to a session at once
+        #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
+        at_once: u32,
+        /// Who listens
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: SocketAddr,
+        /// The next hop of all routes
+        #[arg(long, value_name = "ADDRESS")]
+        next_hop: Ipv4Addr,
+        /// How many prefixes each announces
+        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        prefixes: u32,
+        /// How many sets of attributes they share
+        #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+        attributes: u32,
+        /// Wait until each was told of all that the others announce
+        #[arg(long)]
+        hears: bool,
+        /// Seconds to keep the sessions then
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        linger: u64,
+    },
 }
 
 #[derive(Args, Clone, Debug)]
@@ -608,6 +641,7 @@ mod tests {
             "simplon bench data --rounds 5",
             "simplon bench handshakes idle --rounds 1",
             "simplon bench small rtt many rekey bgp --json",
+            "simplon bench load sessions --first 10.99.0.2 --to 192.0.2.2:179 --next-hop 192.0.2.1 --hears",
             "simplon bench load packets --to 10.62.0.2:9009 --rate 1000",
             "simplon bench load handshakes --local 10.9.0.2 --remote 10.9.0.1 --psk key --remote-net 10.1.0.0/16 --json",
         ] {

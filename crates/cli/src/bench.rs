@@ -5,6 +5,7 @@ use std::time::Duration;
 use base::Secret;
 use loadgen::packets::{self, Stream};
 use loadgen::routes::{self, Feed};
+use loadgen::sessions::{self, Sessions};
 use loadgen::{Load, Report, streams};
 use model::{Identity, Ports, Version};
 
@@ -87,6 +88,26 @@ fn generate(command: BenchLoadCommand) -> Result<Code, Failed> {
                 || drop(say("established\n")),
                 |fed| said = say(&format!("{}\n", serde_json::json!(fed))),
             );
+            done.map_err(failed)?;
+            said
+        }
+        BenchLoadCommand::Sessions {
+            first,
+            first_as,
+            count,
+            at_once,
+            to,
+            next_hop,
+            prefixes,
+            attributes,
+            hears,
+            linger,
+        } => {
+            let linger = Duration::from_secs(linger);
+            let wanted =
+                Sessions { first, first_as, count, at_once, to, next_hop, prefixes, attributes, hears, linger };
+            let mut said = Ok(Code::Ok);
+            let done = sessions::hold(&wanted, |held| said = say(&format!("{}\n", serde_json::json!(held))));
             done.map_err(failed)?;
             said
         }

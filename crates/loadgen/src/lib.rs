@@ -6,10 +6,12 @@
 //! | [`packets`] | UDP packets at a rate, counted where they arrive |
 //! | [`streams`] | many TCP streams from many addresses |
 //! | [`routes`] | a whole table of BGP routes |
+//! | [`sessions`] | a thousand BGP speakers with some routes each |
 
 mod handshakes;
 pub mod packets;
 pub mod routes;
+pub mod sessions;
 pub mod streams;
 
 pub use handshakes::{Load, Report, run};

@@ -23,13 +23,13 @@ use os::clock::Clock;
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-const OPEN: u8 = 1;
-const UPDATE: u8 = 2;
-const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
+pub(crate) const OPEN: u8 = 1;
+pub(crate) const UPDATE: u8 = 2;
+pub(crate) const NOTIFICATION: u8 = 3;
+pub(crate) const KEEPALIVE: u8 = 4;
 /// RFC 4271 §4.1.
-const LONGEST: usize = 4_096;
-const HEADER: usize = 19;
+pub(crate) const LONGEST: usize = 4_096;
+pub(crate) const HEADER: usize = 19;
 /// RFC 6793 §9: what stands in the two octets of OPEN.
 const AS_TRANS: u16 = 23_456;
 const HOLD: u16 = 90;
@@ -145,7 +145,7 @@ fn expect(stream: &mut TcpStream, wanted: u8) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+pub(crate) fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; HEADER];
     read_whole(stream, &mut header)?;
     let len = usize::from(u16::from_be_bytes([header[16], header[17]]));
@@ -173,7 +173,7 @@ fn read_whole(stream: &mut impl Read, mut bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xff; 16];
     bytes.extend(((HEADER + body.len()) as u16).to_be_bytes());
     bytes.push(kind);
@@ -182,7 +182,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 4271 §4.2 with the capabilities (RFC 5492) of IPv4 unicast (RFC 4760) and four-octet AS numbers (RFC 6793).
-fn open(feed: &Feed) -> Vec<u8> {
+pub(crate) fn open(feed: &Feed) -> Vec<u8> {
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4];
     capabilities.extend(feed.local_as.to_be_bytes());
     let mut body = vec![4];
@@ -195,19 +195,22 @@ fn open(feed: &Feed) -> Vec<u8> {
 }
 
 /// All UPDATE messages, End-of-RIB (RFC 4724 §2) last.
-struct Updates {
-    bytes: Vec<u8>,
+pub(crate) struct Updates {
+    pub(crate) bytes: Vec<u8>,
     count: u32,
 }
 
 impl Updates {
     fn of(feed: &Feed) -> Self {
-        let mut random = Random::for_test(1);
-        let mut prefixes = Prefixes::new();
+        Self::among(feed, &mut Prefixes::new(), &mut Random::for_test(1))
+    }
+
+    /// Of one speaker among several, whose prefixes are those that the others left.
+    pub(crate) fn among(feed: &Feed, prefixes: &mut Prefixes, random: &mut Random) -> Self {
         let mut all = Self { bytes: Vec::new(), count: 0 };
         let (mut left, sets) = (feed.prefixes, feed.attributes.clamp(1, feed.prefixes.max(1)));
         for set in 0..sets {
-            let attributes = attributes(feed, set, &mut random);
+            let attributes = attributes(feed, set, random);
             let rest = sets - set;
             // Some sets have one prefix and some have many; on average they come out even.
             let mean = left / rest;
@@ -218,7 +221,7 @@ impl Updates {
                 let mut reachable = Vec::new();
                 let room = LONGEST - HEADER - 4 - attributes.len() - 4;
                 while share > 0 && reachable.len() <= room {
-                    let (network, len) = prefixes.next(&mut random);
+                    let (network, len) = prefixes.next(random);
                     reachable.push(len);
                     reachable.extend(&network.to_be_bytes()[..usize::from(len.div_ceil(8))]);
                     share -= 1;
@@ -270,12 +273,12 @@ fn attributes(feed: &Feed, set: u32, random: &mut Random) -> Vec<u8> {
 }
 
 /// Distinct prefixes in rising order, from 1.0.0.0 on.
-struct Prefixes {
+pub(crate) struct Prefixes {
     next: u64,
 }
 
 impl Prefixes {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { next: 0x0100_0000 }
     }
 

@@ -22,7 +22,7 @@ use crate::sockopt::{self, Origin};
 pub const MAX_KEY: usize = 80;
 
 /// Connections that wait for [`Listener::accept`] at most.
-const BACKLOG: i32 = 64;
+const BACKLOG: i32 = 1_024;
 
 /// What a connection with one peer is like.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! A table of a million BGP routes: how long it takes to take it in, and what it keeps in memory.
+//! A table of a million BGP routes: how long it takes to take it in, and what it keeps in memory. A thousand neighbours
+//! are in `bgp_sessions`.
 //!
 //! The feeder (`simplon bench load routes`) says the same routes to each speaker, over a veth pair, as fast as they are
 //! taken. The speaker chooses among them and passes none on to another peer. BIRD is
@@ -23,14 +24,16 @@ use crate::shell::{Process, Shell, installed};
 
 const PREFIXES: u32 = 1_000_000;
 const ATTRIBUTES: u32 = 150_000;
-const CASE: &str = "1000000 routes, 150000 attributes";
+pub(super) const CASE: &str = "1000000 routes, 150000 attributes";
+/// What stands beside a speaker that gives its routes to the kernel.
+pub(super) const WITH_KERNEL: &str = "and kernel";
 const FEEDER: &str = "192.0.2.1";
 const SPEAKER: &str = "192.0.2.2";
 const LATEST: Duration = Duration::from_secs(120);
 
 /// Who takes the routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Speaker {
+pub(super) enum Speaker {
     /// simplon gives what it chose to the kernel.
     Simplon,
     /// BIRD keeps it to itself.
@@ -40,9 +43,9 @@ enum Speaker {
 }
 
 impl Speaker {
-    const ALL: [Self; 3] = [Self::Simplon, Self::Bird, Self::BirdAndKernel];
+    pub(super) const ALL: [Self; 3] = [Self::Simplon, Self::Bird, Self::BirdAndKernel];
 
-    fn missing(self) -> Option<String> {
+    pub(super) fn missing(self) -> Option<String> {
         match self {
             Self::Simplon => None,
             Self::Bird | Self::BirdAndKernel => (!installed("bird") || !installed("birdc"))
@@ -50,7 +53,7 @@ impl Speaker {
         }
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Simplon => Gateway::Simplon.name(),
             Self::Bird | Self::BirdAndKernel => "bird",
@@ -66,7 +69,7 @@ impl Speaker {
     }
 
     const fn with(self) -> &'static str {
-        if self.uses_kernel() { "and kernel" } else { "" }
+        if self.uses_kernel() { WITH_KERNEL } else { "" }
     }
 }
 
@@ -114,7 +117,11 @@ fn run_once(speaker: Speaker, samples: &mut Samples, shell: &Shell) -> Result<()
     lab.link((&feeder, "eth0"), (&node, "eth0"))?;
     feeder.address("eth0", &format!("{FEEDER}/24"))?;
     node.address("eth0", &format!("{SPEAKER}/24"))?;
-    let mut running = Running::start(speaker, &lab, &node)?;
+    let conf = match speaker {
+        Speaker::Simplon => simplon_toml(),
+        Speaker::Bird | Speaker::BirdAndKernel => bird_conf(speaker.uses_kernel()),
+    };
+    let mut running = Running::start(speaker, &conf, &lab, &node)?;
     let empty_kb = resident_kb(running.process.pid())?;
     let to = format!("{SPEAKER}:179");
     let (prefixes, attributes) = (PREFIXES.to_string(), ATTRIBUTES.to_string());
@@ -154,29 +161,26 @@ fn run_once(speaker: Speaker, samples: &mut Samples, shell: &Shell) -> Result<()
     Ok(())
 }
 
-struct Running {
+pub(super) struct Running {
     speaker: Speaker,
-    process: Process,
+    pub(super) process: Process,
     node: Node,
     control: String,
     log: PathBuf,
 }
 
 impl Running {
-    fn start(speaker: Speaker, lab: &Lab, node: &Node) -> Result<Self> {
+    pub(super) fn start(speaker: Speaker, text: &str, lab: &Lab, node: &Node) -> Result<Self> {
         let dir = lab.subdir("speaker-files")?;
         let (conf, control, log) = (dir.join("simplon.toml"), dir.join("control"), dir.join("log"));
         let [conf_path, control_path] = [&conf, &control].map(|path| path.to_string_lossy().into_owned());
         let program = simplon::program().unwrap_or_default().to_string_lossy().into_owned();
+        write_private(&conf, text)?;
         let words = match speaker {
             Speaker::Simplon => {
-                write_private(&conf, &simplon_toml())?;
                 vec![&*program, "gateway", "-c", &conf_path, "--socket", &control_path, "--log", "warn"]
             }
-            Speaker::Bird | Speaker::BirdAndKernel => {
-                write_private(&conf, &bird_conf(speaker.uses_kernel()))?;
-                vec!["bird", "-f", "-c", &conf_path, "-s", &control_path]
-            }
+            Speaker::Bird | Speaker::BirdAndKernel => vec!["bird", "-f", "-c", &conf_path, "-s", &control_path],
         };
         let mut process = node.spawn(&words, &[], &log)?;
         clock::wait_for("the speaker's control socket", Duration::from_secs(10), || {
@@ -201,7 +205,7 @@ impl Running {
     }
 
     /// Routes that it has taken in.
-    fn routes(&self) -> Result<u64> {
+    pub(super) fn routes(&self) -> Result<u64> {
         match self.speaker {
             Speaker::Bird | Speaker::BirdAndKernel => {
                 let words = ["birdc", "-s", &self.control, "show", "route", "count"];
@@ -216,7 +220,7 @@ impl Running {
         Ok(kernel_routes(&self.node.output(&["cat", "/proc/net/fib_triestat"])?.stdout))
     }
 
-    fn log_tail(&self) -> String {
+    pub(super) fn log_tail(&self) -> String {
         tail(&fs::read_to_string(&self.log).unwrap_or_default(), 10)
     }
 }

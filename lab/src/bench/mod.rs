@@ -10,7 +10,7 @@
 //! | `many` | a hundred tunnels under load, a thousand in memory |
 //! | `rekey` | new keys under load |
 //! | `handover` | another process takes the place of one with thousands of tunnels |
-//! | `bgp` | a million routes |
+//! | `bgp`, `bgp_sessions` | a million routes, a thousand sessions |
 //! | `gateways`, `wireguard`, `openvpn` | who is measured |
 //! | `path`, `swarm`, `responder`, `process` | the ground, and what the kernel counts |
 //! | `figures`, `report` | medians, goals, tables |
@@ -19,6 +19,7 @@
 //! the ratio within one run. A figure that is missed is a finding, no error. Left out: links with delay or loss.
 
 mod bgp;
+mod bgp_sessions;
 mod data;
 mod figures;
 mod gateways;
@@ -79,7 +80,7 @@ pub enum Part {
     Rekey,
     /// Another process in the place of a gateway.
     HandOver,
-    /// Many routes.
+    /// Many routes, and many sessions.
     Bgp,
 }
 
@@ -160,7 +161,11 @@ fn measure(part: Part, rounds: u32, report: &mut Report, shell: &Shell) -> Resul
         Part::Many => many::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
         Part::Rekey => rekey::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
         Part::HandOver => handover::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
-        Part::Bgp => bgp::measure(rounds, &mut report.skipped, shell).map(|rows| report.rows.extend(rows)),
+        Part::Bgp => bgp::measure(rounds, &mut report.skipped, shell).and_then(|rows| {
+            report.rows.extend(rows);
+            report.rows.extend(bgp_sessions::measure(rounds, &mut report.skipped, shell)?);
+            Ok(())
+        }),
     };
     match found {
         // A tool that is not installed is a part less, no end.

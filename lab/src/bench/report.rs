@@ -10,7 +10,7 @@ use crate::bench::handshakes::Handshakes;
 use crate::bench::idle::Idle;
 use crate::bench::path::Case;
 use crate::bench::process::{load_average, processor};
-use crate::bench::{Part, many, rekey};
+use crate::bench::{Part, bgp, bgp_sessions, many, rekey};
 use crate::peer::PeerKind;
 use crate::shell::Shell;
 
@@ -118,6 +118,14 @@ const BGP: [Column; 6] = [
     ("bytes_per_route", "BYTES A ROUTE", 0),
     ("said_s", "SAID S", 2),
 ];
+const SESSIONS: [Column; 6] = [
+    ("established_s", "ESTABLISHED S", 2),
+    ("up_s", "ALL ROUTES IN S", 2),
+    ("told_s", "TOLD TO ALL S", 2),
+    ("sessions_cpu_s", "CPU S", 2),
+    ("sessions_growth_mb", "GROWTH MB", 0),
+    ("again", "TURNED AWAY", 0),
+];
 
 impl Report {
     pub(super) fn begun(rounds: u32, shell: &Shell) -> Self {
@@ -145,6 +153,7 @@ impl Report {
         goals.extend(self.idle_goals());
         goals.extend(self.data_goals());
         goals.extend(self.other_goals());
+        goals.extend(self.bgp_goals());
         self.goals = goals;
     }
 
@@ -251,6 +260,30 @@ impl Report {
         goals
     }
 
+    /// Both speakers with their routes in the kernel, as simplon always has them.
+    fn bgp_goals(&self) -> Vec<Goal> {
+        let mut goals = Vec::new();
+        let full = |gateway: &str, figure| {
+            let mut rows = self.rows.iter().filter(|row| row.part == Part::Bgp && row.case == bgp::CASE);
+            rows.find(|row| row.gateway == gateway && row.with == bgp::WITH_KERNEL)?.median(figure)
+        };
+        if let (Some(own), Some(bird)) = (full("simplon", "kernel_s"), full("bird", "kernel_s")) {
+            let what = "a million routes into the kernel, time beside bird";
+            goals.push(Goal::at_most(what, 1.5, " times", ratio(own, bird)));
+        }
+        if let (Some(own), Some(bird)) = (full("simplon", "growth_mb"), full("bird", "growth_mb")) {
+            goals.push(Goal::at_most("a million routes, memory beside bird", 2.0, " times", ratio(own, bird)));
+        }
+        let sessions = |case, figure| self.median(Part::Bgp, case, Gateway::Simplon, figure);
+        if let Some(up) = sessions(bgp_sessions::KEPT, "up_s") {
+            goals.push(Goal::at_most("1000 BGP sessions with 100 routes each up, s", 10.0, " s", up));
+        }
+        if let Some(told) = sessions(bgp_sessions::TOLD, "told_s") {
+            goals.push(Goal::at_most("the same, and everybody told of all, s", 10.0, " s", told));
+        }
+        goals
+    }
+
     fn write_rows(&self, f: &mut fmt::Formatter<'_>, part: Part, heading: &str, columns: &[Column]) -> fmt::Result {
         let has_any = |row: &&Row| row.part == part && columns.iter().any(|(key, ..)| row.figures.contains_key(key));
         let rows: Vec<Vec<String>> = self.rows.iter().filter(has_any).map(|row| cells(row, columns)).collect();
@@ -319,6 +352,7 @@ impl fmt::Display for Report {
         self.write_rows(f, Part::Rekey, "REKEYING", &REKEY)?;
         self.write_rows(f, Part::HandOver, "HAND-OVER", &HAND_OVER)?;
         self.write_rows(f, Part::Bgp, "BGP", &BGP)?;
+        self.write_rows(f, Part::Bgp, "BGP SESSIONS", &SESSIONS)?;
         if !self.skipped.is_empty() {
             let rows = self.skipped.iter().map(|skipped| vec![skipped.what.clone(), skipped.why.clone()]);
             table(f, &["LEFT OUT", "WHY"], rows.collect())?;
@@ -398,6 +432,26 @@ mod tests {
         report.rows.push(row(Part::Data, Case::GCM.name, Gateway::WithoutEncryption, &[("tcp_mbit", 10_000.0)]));
         report.end();
         assert_eq!(found(&report), [(11.0, false), (66.0, true), (0.8, true)]);
+    }
+
+    #[test]
+    fn routes_are_compared_where_both_give_them_to_the_kernel() {
+        let mut report = report();
+        let mut full = |gateway: &'static str, with: &str, seconds, mb| {
+            let mut samples = Samples::default();
+            samples.push("kernel_s", seconds);
+            samples.push("growth_mb", mb);
+            let mut row = samples.into_row(Part::Bgp, bgp::CASE, gateway);
+            with.clone_into(&mut row.with);
+            report.rows.push(row);
+        };
+        full("simplon", bgp::WITH_KERNEL, 8.0, 180.0);
+        full("bird", "", 2.0, 90.0);
+        full("bird", bgp::WITH_KERNEL, 10.0, 120.0);
+        report.rows.push(row(Part::Bgp, bgp_sessions::KEPT, Gateway::Simplon, &[("up_s", 11.0)]));
+        report.end();
+        let found: Vec<_> = report.goals.iter().map(|goal| (goal.found, goal.reached)).collect();
+        assert_eq!(found, [(0.8, true), (1.5, true), (11.0, false)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::policy::Policy;
 use crate::{Asn, Families};
 
 /// A neighbour, by a number that its owner chooses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PeerId(pub u32);
 
 /// What holds for all neighbours.

@@ -10,10 +10,12 @@
 //! the shell asks for outputs, and only while a connection has room; so what is queued here stays small, and a route
 //! that changes ten times while a neighbour is slow is announced once.
 //!
-//! Deliberate: no MinRouteAdvertisementInterval (RFC 4271 §9.2.1.1); changes are announced as soon as there is room.
+//! Deliberate: in place of MinRouteAdvertisementInterval (RFC 4271 §9.2.1.1, 30 s) a change is announced at once, and those
+//! of the 20 ms after it together.
 
 mod config;
 mod exchange;
+mod news;
 mod output;
 mod peer;
 mod restart;
@@ -36,6 +38,7 @@ pub use status::{FaultCounts, LastError, MessageCounts, NeighborStatus, RestartS
 /// A neighbour, by a number that its owner chooses.
 pub use crate::rib::PeerId as NeighborId;
 
+use self::news::News;
 use self::peer::{Ending, Peer};
 use self::turn::{Connections, Turn};
 use crate::rib::{self, LocalKind, Rib};
@@ -143,8 +146,7 @@ pub struct Speaker {
     /// Shut down so that neighbours keep our routes: nothing more is said, and what is in place stays.
     is_frozen: bool,
     is_stopped: bool,
-    /// Whose turn it is to be told something.
-    next_news: NeighborId,
+    news: News,
     strangers: Strangers,
     random: Random,
     outputs: VecDeque<Output>,
@@ -177,7 +179,7 @@ impl Speaker {
             deadlines: BTreeSet::new(),
             is_frozen: false,
             is_stopped: false,
-            next_news: NeighborId(0),
+            news: News::default(),
             strangers: Strangers::default(),
             random,
             outputs: VecDeque::new(),
@@ -334,8 +336,10 @@ impl Speaker {
     /// The shell takes `room` more octets for this connection than it has still to send; 0: none for now. Without a word
     /// of it a connection begins with 64 KB, and each `Send` takes its length of it. Some twice 64 KB are enough.
     pub fn handle_writable(&mut self, connection: ConnectionId, room: usize, now: Instant) {
+        let mut had_room = false;
         self.connection_turn(connection, now, |peer, _| {
             if let Some(connection) = peer.connection_mut(connection) {
+                had_room = connection.room > 0;
                 connection.room = room;
                 connection.blocked_since = match connection.blocked_since {
                     _ if room > 0 => None,
@@ -343,6 +347,10 @@ impl Speaker {
                 };
             }
         });
+        // Whoever had room has been told everything but what is gathered.
+        if let Some(id) = self.connections.owner(connection).filter(|_| had_room && self.news.for_all) {
+            self.news.for_some.remove(&id);
+        }
     }
 
     /// Adds or replaces a route of our own.
@@ -523,6 +531,7 @@ impl Speaker {
             due.map(|at| self.deadlines.insert((at, id)));
             peer.indexed = due;
         }
+        self.news.for_some.insert(id);
         if self.deferral.is_some() && self.peers.values().all(Peer::is_complete) {
             self.converge("all neighbours have announced their routes");
         }
@@ -536,6 +545,7 @@ impl Speaker {
     /// After our own restart: routes are chosen and announced from now on.
     fn converge(&mut self, why: &str) {
         self.deferral = None;
+        self.news.for_all = true;
         let sentence = format!("after the restart routes are chosen and announced from now on: {why}");
         self.outputs.push_back(Output::Event(BgpEvent { neighbor: None, kind: EventKind::Converged, sentence }));
     }
@@ -543,6 +553,7 @@ impl Speaker {
     /// The next change to what is in use.
     fn next_change(&mut self) -> Option<Output> {
         let change = self.rib.poll_change()?;
+        self.news.for_all = true;
         let (next_hops, source, med) = match change.route {
             Some(route) => (route.next_hops, Some(route.source), route.attributes.med),
             None => (Vec::new(), None, None),
@@ -552,13 +563,30 @@ impl Speaker {
 
     /// Lets the next neighbour that has room be told something.
     fn advertise(&mut self) -> bool {
-        let has_news = |(id, peer): (&NeighborId, &Peer)| peer.has_news(&self.rib).then_some(*id);
-        let next = self.peers.range(self.next_news..).find_map(has_news);
-        let Some(id) = next.or_else(|| self.peers.range(..self.next_news).find_map(has_news)) else { return false };
-        self.next_news = NeighborId(id.0.wrapping_add(1));
+        let Some(id) = self.next_to_tell() else { return false };
         let now = self.now;
         self.turn(id, now, |peer, turn| peer.advertise(turn));
         true
+    }
+
+    fn next_to_tell(&mut self) -> Option<NeighborId> {
+        while let Some(id) = self.news.for_some.first().copied() {
+            if self.peers.get(&id).is_some_and(|peer| peer.has_news(&self.rib)) {
+                return Some(id);
+            }
+            self.news.for_some.remove(&id);
+        }
+        if !self.news.for_all || self.now < self.news.rests_until {
+            return None;
+        }
+        let has_news = |(id, peer): (&NeighborId, &Peer)| peer.has_news(&self.rib).then_some(*id);
+        let next = self.peers.range(self.news.next..).find_map(has_news);
+        let next = next.or_else(|| self.peers.range(..self.news.next).find_map(has_news));
+        match next {
+            Some(id) => self.news.tell(id),
+            None => self.news.rest(self.now),
+        }
+        next
     }
 }
 
@@ -590,7 +618,10 @@ impl Machine for Speaker {
     fn poll_timeout(&self) -> Option<Deadline> {
         let first = self.deadlines.first().and_then(|(_, id)| self.peers.get(id)).and_then(Peer::deadline);
         let deferral = self.deferral.map(|at| Deadline { at, why: "routes of the neighbours after our restart" });
-        Deadline::earliest(first, deferral)
+        let is_silent = self.deferral.is_some() || self.is_frozen;
+        let news = self.news.due().filter(|_| !is_silent);
+        let news = news.map(|at| Deadline { at, why: "changes are announced together" });
+        Deadline::earliest(Deadline::earliest(first, deferral), news)
     }
 
     fn poll_output(&mut self) -> Option<Output> {

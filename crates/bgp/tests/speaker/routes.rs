@@ -1,6 +1,7 @@
 //! Routes between speakers: they come, change, go, and wait for room.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::Instant;
 use bgp::policy::Policy;
@@ -223,7 +224,7 @@ fn a_neighbour_that_never_reads_again_is_given_up() {
     up(&mut pair);
     // It still sends, so the hold time does not run out here; what we send piles up (RFC 9687).
     let mut never = neighbor(0);
-    never.timers.hold = std::time::Duration::ZERO;
+    never.timers.hold = Duration::ZERO;
     pair.know(1, 0, never);
     pair.command(1, |speaker, now| speaker.reset(NeighborId(0), now));
     up(&mut pair);
@@ -247,4 +248,24 @@ fn counts_are_those_of_the_family() {
     assert_eq!(routes.counts(NeighborId(0), Family::Ipv6).received, 0);
     assert_eq!(pair.hosts[0].speaker.routes().advertised(NeighborId(1)).count(), 1);
     assert!(pair.now > Instant::ZERO);
+}
+
+#[test]
+fn a_change_is_told_at_once_and_those_of_the_next_20_ms_together() {
+    let mut pair = Net::pair(1);
+    let end = pair.now + 20 * SECOND;
+    assert!(pair.run_until(end, Net::is_up));
+    pair.run_for(SECOND);
+    let told = |pair: &Net| pair.hosts[0].status(1, pair.now).sent.update;
+    let before = told(&pair);
+    for prefix in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
+        pair.command(0, |speaker, now| speaker.announce(&LocalRoute::of(net(prefix), LocalKind::Network), now));
+    }
+    assert_eq!(told(&pair) - before, 1);
+    pair.run_for(Duration::from_millis(19));
+    assert_eq!(told(&pair) - before, 1);
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(told(&pair) - before, 2);
+    pair.run_for(SECOND);
+    assert_eq!((told(&pair) - before, pair.hosts[1].routes.len()), (2, 3));
 }
