@@ -292,3 +292,37 @@ fn the_key_of_a_neighbor_is_a_secret_and_a_wrong_neighbor_has_its_line() {
     let wrong = errors(&ROUTED.replace("permit any", "allow any"));
     assert!(wrong.contains("permit 10.0.0.0/8 le 24"), "{wrong}");
 }
+
+#[test]
+fn tables_that_contradict_each_other_are_refused_with_their_lines() {
+    let (routes, address) = ("routes = [\"172.31.0.0/16\"]", "addresses = \"169.254.30.58/30\"");
+    for (from, to, why, line) in [
+        (
+            address,
+            "addresses = \"169.254.123.136/28\"",
+            "its inside network 169.254.123.128/28 overlaps 169.254.123.132/30 of tunnel1",
+            "7 | [connection.aws-2]",
+        ),
+        (
+            routes,
+            "routes = [\"54.69.0.0/16\"]",
+            "the route 54.69.0.0/16 would send the packets of its own tunnel aws-2/aws-2 into the tunnel",
+            "12 | [vpn.aws]",
+        ),
+        (
+            address,
+            "addresses = \"169.254.30.58/30\", routes = [\"54.69.109.228/32\"]",
+            "the route 54.69.109.228/32 would send the tunnel's own packets into the tunnel",
+            "8 | remote = \"54.69.109.228\"",
+        ),
+        (
+            "router-id = \"192.168.2.1\"",
+            "router-id = \"169.254.30.57\"",
+            "our router ID 169.254.30.57 is its address: two speakers need two",
+            "61 | [bgp.neighbor.\"169.254.30.57\"]",
+        ),
+    ] {
+        let said = errors(&ROUTED.replace(from, to));
+        assert!(said.contains(why) && said.contains(line), "{why}: {said}");
+    }
+}
