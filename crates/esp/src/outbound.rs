@@ -127,10 +127,9 @@ impl OutboundSa {
     /// Binds it, before another gateway hears of it that goes on from what it is told, and says what that is told: the
     /// next number. Only numbers below that and [`RESERVE`] are used until [`Self::confirm`].
     pub(crate) fn share(&self) -> u64 {
-        let ceiling = self.ceiling.load(Relaxed);
-        if ceiling != NO_CEILING {
-            // Another was told before, is lost, and may have gone on: with the reserve behind the ceiling, and no further.
-            self.next.fetch_max(ceiling.saturating_add(RESERVE), Relaxed);
+        if self.ceiling.load(Relaxed) != NO_CEILING {
+            // Another was told before, is lost, and may have gone on, a reserve behind what it heard last, with a reserve.
+            self.skip(2 * RESERVE);
         }
         let next = self.next.load(Relaxed);
         self.ceiling.store(next.saturating_add(RESERVE), Relaxed);

@@ -15,19 +15,17 @@
 //! 2. Whoever takes over begins with the last `told` that it heard, plus [`RESERVE`], and has [`RESERVE`] numbers
 //!    ([`DataPath::succeed`]). What it heard is never less than what it confirmed, so the two never meet.
 //!
-//! A gateway that was told and is lost without a word may have taken over: when there is another to be told,
-//! the numbers that it may have used are left out first. Rekeyed SAs, of which nobody was told, have no ceiling, so a
-//! gateway alone is slowed down by none of this for longer than the negotiation of new keys, which it begins with half
-//! of the reserve left.
+//! A gateway that was told and is lost without a word may have taken over. What it heard last is not known, but it was
+//! no more than the next number, so twice the reserve is left out before there is another to be told. Rekeyed SAs, of
+//! which nobody was told, have no ceiling: a gateway alone is slowed down by none of this for longer than the
+//! negotiation of new keys takes, which it begins with half of the reserve left.
 
 use sa::{SaChange, SaId};
 use serde::{Deserialize, Serialize};
 
 use crate::{DataPath, Unusable};
 
-/// Numbers that may be used between two words of the other gateway: at four million packets a second those of a second,
-/// and without ESN a thousandth of all. A peer takes a jump of this size for loss.
-pub const RESERVE: u64 = 1 << 22;
+pub use sa::RESERVE;
 
 /// How far an SA is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -194,6 +194,11 @@ impl Numbers {
         self.spis.extend(taken.iter().map(|(_, spi)| *spi));
     }
 
+    /// The SPI of a number in use.
+    pub(crate) fn spi(&self, id: SaId) -> Option<Spi> {
+        self.inbound.range((id, Spi(0))..=(id, Spi(u32::MAX))).next().map(|(_, spi)| *spi)
+    }
+
     /// How many are taken.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
@@ -202,9 +207,9 @@ impl Numbers {
 
     /// Frees the SPI of an SA that is gone, or that never came to be.
     pub(crate) fn release(&mut self, id: SaId) {
-        if let Some(&entry) = self.inbound.range((id, Spi(0))..=(id, Spi(u32::MAX))).next() {
-            self.inbound.remove(&entry);
-            self.spis.remove(&entry.1);
+        if let Some(spi) = self.spi(id) {
+            self.inbound.remove(&(id, spi));
+            self.spis.remove(&spi);
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Endpoint {
     half_open: BTreeSet<Key>,
     deadlines: BTreeSet<(Instant, Due)>,
     pending: VecDeque<(Key, Signal)>,
+    /// Peers with whom something changed since [`Endpoint::take_changed`].
+    changed: BTreeSet<PeerId>,
 }
 
 /// What the sessions share.
@@ -146,6 +148,7 @@ impl Endpoint {
             half_open: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             pending: VecDeque::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -432,6 +435,7 @@ impl Endpoint {
         if let Some(first) = slot.first_message {
             self.by_first_message.remove(&first);
         }
+        self.changed.extend(slot.session.peer());
         if let Some(keys) = slot.peer.and_then(|peer| self.by_peer.get_mut(&peer)) {
             keys.remove(&key);
         }
@@ -493,6 +497,7 @@ impl Endpoint {
     /// Keeps the indices true to a session that may have changed.
     fn refresh(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(&key) else { return };
+        self.changed.extend(slot.session.peer());
         let deadline = slot.session.poll_timeout();
         if slot.deadline != deadline {
             if let Some(old) = slot.deadline {

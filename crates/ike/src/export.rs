@@ -27,6 +27,40 @@ pub struct Exported {
     pub(crate) counters: BTreeMap<String, u64>,
 }
 
+/// What an [`Exported`] holds of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedPeer {
+    pub(crate) sessions: Vec<ExportedSlot>,
+    pub(crate) wanted: Option<ExportedWanted>,
+    pub(crate) is_connecting: bool,
+    pub(crate) last_sa: u64,
+    pub(crate) taken: Vec<(SaId, Spi)>,
+}
+
+impl Exported {
+    /// No peers.
+    pub fn empty() -> Self {
+        Self {
+            sessions: Vec::new(),
+            wanted: BTreeMap::new(),
+            connecting: BTreeSet::new(),
+            last_sa: 0,
+            taken: Vec::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a peer that is not in it.
+    pub fn add_peer(&mut self, id: PeerId, peer: ExportedPeer) {
+        let ExportedPeer { sessions, wanted, is_connecting, last_sa, taken } = peer;
+        self.sessions.extend(sessions);
+        self.wanted.extend(wanted.map(|wanted| (id, wanted)));
+        self.connecting.extend(is_connecting.then_some(id));
+        self.last_sa = self.last_sa.max(last_sa);
+        self.taken.extend(taken);
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExportedSlot {
     pub(crate) session: ExportedSession,

@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use endpoint::Endpoint;
 pub use event::{CloseReason, Counters, DropReason, Event, Output, PeerCounters, Rekey, Transmit, Trouble};
-pub use export::{Exported, Import};
+pub use export::{Exported, ExportedPeer, Import};
 pub use failure::{Cause, Failure, Fix, Offer, Side};
 pub use peer::{Options, PeerId, Retransmission};
 pub use probe::{CannotProbe, Outcome, Probe, Probed};

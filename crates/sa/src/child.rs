@@ -191,6 +191,11 @@ pub struct ChildSa {
     pub mss: Option<u16>,
 }
 
+/// Numbers of an SA that one of two gateways may use before it hears from the other, and that one leaves out which takes
+/// over: at four million packets a second those of a second, and without ESN a thousandth of all. A peer takes a jump of
+/// this size for loss.
+pub const RESERVE: u64 = 1 << 22;
+
 /// A change to the SAs that carry packets, in the order in which IKE says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SaChange {
@@ -214,7 +219,8 @@ pub enum SaChange {
         id: SaId,
         /// How many of our numbers are left out.
         outbound: u64,
-        /// How many of the peer's are refused from now on, beginning behind the highest that came.
+        /// How many of the peer's are refused from now on, beginning behind the highest that was known to have come
+        /// when this gateway took over.
         inbound: u64,
     },
 }

@@ -4,5 +4,7 @@
 mod child;
 mod selector;
 
-pub use child::{ChildKeys, ChildLabel, ChildSa, ChildSuite, DirectionKeys, Limits, Path, SaChange, SaId, Spi};
+pub use child::{
+    ChildKeys, ChildLabel, ChildSa, ChildSuite, DirectionKeys, Limits, Path, RESERVE, SaChange, SaId, Spi,
+};
 pub use selector::TrafficSelector;

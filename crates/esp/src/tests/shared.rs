@@ -68,8 +68,7 @@ fn who_told_another_stops_at_the_ceiling_until_that_is_confirmed_and_asks_for_ke
     let own = child(1, gcm(true));
     let mut active = with(&own);
     active.share();
-    let mut soft =
-        |path: &mut DataPath| std::iter::from_fn(|| path.poll_event()).any(|e| e == Event::SoftLimit(SaId(1)));
+    let soft = |path: &mut DataPath| std::iter::from_fn(|| path.poll_event()).any(|e| e == Event::SoftLimit(SaId(1)));
     spend(&active, RESERVE / 4);
     try_seal(&mut active).unwrap();
     assert!(!soft(&mut active));

@@ -132,6 +132,12 @@ impl Watch {
         (self.last_heard + dpd.timeout).max(asked.since + dpd.least_wait())
     }
 
+    /// Another gateway asked since with numbers that are not known here: a peer hears only those that grow.
+    pub(super) const fn leap(&mut self, now: Instant) {
+        self.sequence = self.sequence.wrapping_add(1_000);
+        (self.last_heard, self.asked) = (now, None);
+    }
+
     pub(super) fn poll_timeout(&self, dpd: &Dpd) -> Deadline {
         match self.asked {
             Some(asked) => {

@@ -98,6 +98,13 @@ impl Session {
         Self { link, state: State::SaSent(Box::new(sent)) }
     }
 
+    /// Goes on in place of another gateway, which may still live.
+    pub(crate) fn succeed(&mut self, ctx: &mut Context<'_>) {
+        if let State::Established(established) = &mut self.state {
+            established.succeed(ctx);
+        }
+    }
+
     /// Answers a first message. `None` where no state is kept: refused, malformed, nobody's; answered and counted
     /// here.
     pub(crate) fn respond(ends: Ends, header: &Header, message: &[u8], ctx: &mut Context<'_>) -> Option<Self> {

@@ -126,6 +126,22 @@ impl Established {
         })
     }
 
+    /// Goes on in place of another gateway, which may still live. Message IDs are random in IKEv1, so there is nothing to
+    /// agree upon. No key comes of a nonce and a private value that two gateways had: quick modes are begun anew, and
+    /// what the peer made of the old ones it deletes when they are replaced, or in its own time.
+    pub(super) fn succeed(&mut self, ctx: &mut Context<'_>) {
+        for quick in std::mem::take(&mut self.quick) {
+            match quick.stage {
+                Stage::Asked(asked) => {
+                    ctx.numbers.release(asked.id);
+                    self.wanted.push(Want { at: ctx.now, ..asked.want });
+                }
+                Stage::Answered(_) => self.quick.push(quick),
+            }
+        }
+        self.watch.leap(ctx.now);
+    }
+
     pub(super) fn may_ask(&self) -> bool {
         self.asking().count() < MAX_ASKED
     }

@@ -19,6 +19,7 @@ use super::fragment::{Channel, Packets};
 use super::init::{HalfOpen, fail};
 use super::keys::{IkeSuite, ProofKeys, Verified};
 use super::propose::allows_ike;
+use super::sync::Agreed;
 use super::{Core, Repetition, State, id_body, identity};
 
 /// What IKE_SA_INIT leaves for the proofs.
@@ -101,6 +102,8 @@ impl AuthSent {
             body.id(false, &id_body(&remote_id));
         }
         body.auth(AUTH_SHARED_KEY, proof.expose());
+        // RFC 6311 §4: whoever may be a cluster, or have one as its peer, has to say so first.
+        Agreed::BOTH.say(&mut body);
         // The exchange always makes a Child SA; when none is wanted by name it is the first one configured.
         let first = wanted.first().and_then(|name| connection.children.iter().find(|child| *child.name == **name));
         let first_child = first.or(connection.children.first()).map(|child| {
@@ -230,6 +233,7 @@ impl AuthSent {
         };
         let mut established = Established::new(parts, ctx);
         established.heed_window(&message);
+        established.sync.agreed = Agreed::of(&message);
         announce(core, &established, message.notify(NotifyType::INITIAL_CONTACT).is_some(), ctx);
         if let Some(pending) = this.first_child {
             let nonces = (&this.init.nonce_i[..], &this.init.nonce_r[..]);
@@ -338,6 +342,8 @@ fn accept(
     let parts = Parts { channel, peer, connection, local_id, remote_id, next_request: 0, expected: 1 };
     let mut established = Established::new(parts, ctx);
     established.heed_window(message);
+    established.sync.agreed = Agreed::of(message);
+    established.sync.agreed.say(&mut body);
     announce(core, &established, message.notify(NotifyType::INITIAL_CONTACT).is_some(), ctx);
     let ask = child::Ask { nonces: Some((&init.nonce_i, &init.nonce_r)), only: None, replaces: None };
     let installed = message.sa.is_some().then(|| established.grant_child(core, message, ask, &mut body, ctx)).flatten();

@@ -14,7 +14,7 @@ use crate::session::jittered;
 use crate::wire::v2::{Body, Message, Notify, NotifyType, exchange, protocol};
 
 use super::Core;
-use super::child::{Ask, Made, Pending, Stage, install, our_offers};
+use super::child::{Ask, Child, Made, Pending, Stage, install, our_offers};
 use super::established::{Established, Exchange, Fate, Job, SLOW_RETRY, Task, Then};
 
 /// Most Child SAs of one IKE SA.
@@ -69,6 +69,7 @@ impl Established {
             Exchange::RekeyChild(rekeying) => rekeying.pending.name == *name,
             Exchange::DeleteChild { .. }
             | Exchange::Disown { .. }
+            | Exchange::Inherited { .. }
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
             | Exchange::Ask
@@ -160,11 +161,18 @@ impl Established {
             return Then::Nothing;
         };
         let (id, name) = (old.id, old.name.clone());
-        let has_heir = self.children.iter().any(|child| child.replaces == Some(id));
         let is_ending = match old.stage {
             Stage::Installed | Stage::Active => self.is_to_be_deleted(id),
             Stage::Superseded | Stage::Closing(_) | Stage::Doomed => true,
         };
+        let unheard = |child: &&Child| child.replaces == Some(id) && child.stage == Stage::Installed;
+        if self.sync.heard.is_some()
+            && let Some(child) = self.children.iter().find(unheard)
+        {
+            // A gateway that asked before died with our answer.
+            self.drop_child(child.id, &CloseReason::Replaced, ctx);
+        }
+        let has_heir = self.children.iter().any(|child| child.replaces == Some(id));
         if is_ending || has_heir {
             // RFC 7296 §2.25.1: it is about to be closed here, or was rekeyed already.
             body.notify(NotifyType::TEMPORARY_FAILURE, &[]);
@@ -191,6 +199,7 @@ impl Established {
             | Exchange::CreateChild { .. }
             | Exchange::DeleteChild { .. }
             | Exchange::Disown { .. }
+            | Exchange::Inherited { .. }
             | Exchange::RekeyIke(_)
             | Exchange::DeleteIke
             | Exchange::Ask

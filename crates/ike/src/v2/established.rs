@@ -28,9 +28,10 @@ use super::fragment::{Channel, Packets};
 use super::keys::{IkeSuite, Verified};
 use super::probe::{self, Probing};
 use super::rekey::{Born, RekeyingIke};
+use super::sync::Sync;
 
 /// Most of our requests outstanding at once, whatever the peer would take.
-const MAX_WINDOW: u32 = 8;
+pub(super) const MAX_WINDOW: u32 = 8;
 /// The wait before something is tried again that the peer refused for good reason: its configuration may change.
 pub(super) const SLOW_RETRY: Duration = Duration::from_secs(30);
 
@@ -67,6 +68,7 @@ pub(super) struct Established {
     pub(super) probe_wait: Duration,
     /// Whether the peer takes a message of one fragment, once that was tried.
     pub(super) lone_fragments: Option<bool>,
+    pub(super) sync: Sync,
 }
 
 /// What an established IKE SA begins with.
@@ -166,10 +168,23 @@ pub(super) struct Outstanding {
 /// What the answer will be for.
 #[derive(Debug)]
 pub(super) enum Exchange {
-    CreateChild { pending: Box<Pending>, tries: u8 },
+    CreateChild {
+        pending: Box<Pending>,
+        tries: u8,
+    },
     RekeyChild(Box<RekeyingChild>),
-    DeleteChild { id: SaId },
-    Disown { id: SaId },
+    DeleteChild {
+        id: SaId,
+    },
+    Disown {
+        id: SaId,
+    },
+    /// What another gateway asked for: whatever the peer makes of it is disowned, and made anew.
+    Inherited {
+        id: SaId,
+        inbound: Spi,
+        again: Option<Job>,
+    },
     RekeyIke(Box<RekeyingIke>),
     DeleteIke,
     Ask,
@@ -198,7 +213,7 @@ impl Exchange {
         match self {
             Self::CreateChild { pending, .. } => pending.abandon(ctx),
             Self::RekeyChild(rekeying) => rekeying.pending.abandon(ctx),
-            Self::Disown { id } => ctx.numbers.release(*id),
+            Self::Disown { id } | Self::Inherited { id, .. } => ctx.numbers.release(*id),
             Self::Probe(probing) => probing.abandon(ctx),
             Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Drain { .. } => {}
         }
@@ -210,6 +225,7 @@ impl Exchange {
             Self::CreateChild { .. } | Self::RekeyChild(_) => true,
             Self::DeleteChild { .. }
             | Self::Disown { .. }
+            | Self::Inherited { .. }
             | Self::RekeyIke(_)
             | Self::DeleteIke
             | Self::Ask
@@ -221,7 +237,11 @@ impl Exchange {
     /// Whether it changes Child SAs.
     pub(super) fn is_about_children(&self) -> bool {
         match self {
-            Self::CreateChild { .. } | Self::RekeyChild(_) | Self::DeleteChild { .. } | Self::Disown { .. } => true,
+            Self::CreateChild { .. }
+            | Self::RekeyChild(_)
+            | Self::DeleteChild { .. }
+            | Self::Disown { .. }
+            | Self::Inherited { .. } => true,
             Self::RekeyIke(_) | Self::DeleteIke | Self::Ask | Self::Probe(_) | Self::Drain { .. } => false,
         }
     }
@@ -253,6 +273,7 @@ impl Established {
             expires_at,
             probe_wait: Self::first_wait(),
             lone_fragments: (!parts.channel.fragmentation).then_some(false),
+            sync: Sync::default(),
             channel: parts.channel,
         }
     }
@@ -276,7 +297,15 @@ impl Established {
         let is_repeated = !is_response && answered && id.wrapping_add(1) == self.expected;
         let is_awaited = |outstanding: &Outstanding| outstanding.id == id && outstanding.kind == header.exchange;
         let is_due = if is_response { self.outstanding.iter().any(is_awaited) } else { id == self.expected };
-        if !core.is_named_by(header) || !is_due && !is_repeated {
+        if core.is_named_by(header)
+            && self.may_be_sync(header)
+            && let Ok(piece) = self.channel.open(header, message)
+            && let Some(verified) = piece.whole()
+            && let Some(after) = self.handle_sync(core, ends, &verified, ctx)
+        {
+            return after;
+        }
+        if !core.is_named_by(header) || !is_due && !is_repeated || self.awaits_sync() {
             ctx.drop(DropReason::OutOfOrder);
             return After::Stay;
         }
@@ -401,6 +430,10 @@ impl Established {
                 After::Stay
             }
             Exchange::DeleteIke => self.finish_closing(ctx),
+            Exchange::Inherited { id, inbound, again } => {
+                self.on_inherited_answer((id, inbound, again), &message, ctx);
+                After::Stay
+            }
             Exchange::Ask => After::Stay,
             Exchange::Probe(probing) => {
                 self.on_probe_answer(probing, asked_at, ctx);
@@ -480,6 +513,7 @@ impl Established {
         let first = self.outstanding.iter().map(|outstanding| outstanding.id).min();
         let has_room = first.is_none_or(|first| self.next_request.wrapping_sub(first) < self.window);
         match (&self.fate, job) {
+            _ if self.awaits_sync() => false,
             (Fate::Superseded { .. }, _) => false,
             (Fate::Closing { .. }, Job::DeleteIke)
             | (Fate::Live, Job::RekeyIke { .. } | Job::DeleteIke | Job::Probe(_)) => self.outstanding.is_empty(),
@@ -535,6 +569,7 @@ impl Established {
             | Exchange::RekeyChild(_)
             | Exchange::DeleteChild { .. }
             | Exchange::Disown { .. }
+            | Exchange::Inherited { .. }
             | Exchange::DeleteIke
             | Exchange::Ask
             | Exchange::Probe(_)

@@ -21,6 +21,7 @@ use super::init::NONCE_LEN;
 use super::keys::{Direction, IkeSuite, Keys};
 use super::probe::Probing;
 use super::rekey::{Born, RekeyingIke};
+use super::sync::{Agreed, Asking, Sync};
 use super::{Core, Nat, Session, State};
 use crate::context::{Again, Ends};
 use crate::event::CloseReason;
@@ -58,6 +59,17 @@ pub(crate) struct ExportedSession {
     expires_at: Moment,
     probe_wait: Duration,
     lone_fragments: Option<bool>,
+    #[serde(default)]
+    sync: ExportedSync,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ExportedSync {
+    agreed: Agreed,
+    heard: Option<(u32, Moment)>,
+    /// It is asked anew, with other numbers.
+    is_asking: bool,
+    is_heir: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +117,7 @@ enum ExportedExchange {
     RekeyChild { pending: ExportedPending, tries: u8, old: SaId, rival: Option<(SaId, Bytes)> },
     DeleteChild { id: SaId },
     Disown { id: SaId },
+    Inherited { id: SaId, inbound: Spi, again: Option<Job> },
     RekeyIke { group: Group, own: Exposed, nonce: Bytes, spi: u64, tries: u8 },
     DeleteIke,
     Ask,
@@ -177,7 +190,7 @@ impl ExportedSession {
             ExportedExchange::CreateChild { pending, .. } | ExportedExchange::RekeyChild { pending, .. } => {
                 Some(pending.id)
             }
-            ExportedExchange::Disown { id } => Some(*id),
+            ExportedExchange::Disown { id } | ExportedExchange::Inherited { id, .. } => Some(*id),
             ExportedExchange::DeleteChild { .. }
             | ExportedExchange::RekeyIke { .. }
             | ExportedExchange::DeleteIke
@@ -231,6 +244,12 @@ fn export(core: &Core, established: &Established, now: Instant) -> Option<Export
         expires_at: of(e.expires_at),
         probe_wait: e.probe_wait,
         lone_fragments: e.lone_fragments,
+        sync: ExportedSync {
+            agreed: e.sync.agreed,
+            heard: e.sync.heard.map(|(id, at)| (id, of(at))),
+            is_asking: e.sync.asking.is_some(),
+            is_heir: e.sync.is_heir,
+        },
     })
 }
 
@@ -286,6 +305,12 @@ fn import(
         expires_at: x.expires_at.at(now),
         probe_wait: x.probe_wait,
         lone_fragments: x.lone_fragments,
+        sync: Sync {
+            agreed: x.sync.agreed,
+            heard: x.sync.heard.map(|(id, at)| (id, at.at(now))),
+            asking: x.sync.is_asking.then(|| Asking::begin(now)),
+            is_heir: x.sync.is_heir,
+        },
     };
     Ok((core, Box::new(established)))
 }
@@ -367,6 +392,9 @@ fn export_outstanding(outstanding: &Outstanding, now: Instant) -> ExportedOutsta
             }
             Exchange::DeleteChild { id } => ExportedExchange::DeleteChild { id: *id },
             Exchange::Disown { id } => ExportedExchange::Disown { id: *id },
+            Exchange::Inherited { id, inbound, again } => {
+                ExportedExchange::Inherited { id: *id, inbound: *inbound, again: again.clone() }
+            }
             Exchange::RekeyIke(rekeying) => {
                 let RekeyingIke { own, nonce, spi, tries } = &**rekeying;
                 let (group, own, nonce) = (own.group(), Exposed(own.export()), nonce.as_slice().into());
@@ -393,6 +421,7 @@ fn import_outstanding(x: ExportedOutstanding, now: Instant) -> Result<Outstandin
         }
         ExportedExchange::DeleteChild { id } => Exchange::DeleteChild { id },
         ExportedExchange::Disown { id } => Exchange::Disown { id },
+        ExportedExchange::Inherited { id, inbound, again } => Exchange::Inherited { id, inbound, again },
         ExportedExchange::RekeyIke { group, own, nonce, spi, tries } => {
             let (own, nonce) = (import_pair(group, &own)?, import_nonce(&nonce)?);
             Exchange::RekeyIke(Box::new(RekeyingIke { own, nonce, spi, tries }))

@@ -109,6 +109,11 @@ impl Piece {
         &self.plain
     }
 
+    /// The message, unless this is a fragment of it.
+    pub(super) fn whole(self) -> Option<Verified> {
+        self.fragment.is_none().then(|| self.into_whole())
+    }
+
     /// The message that this piece is, when it is all of it.
     pub(super) fn into_whole(self) -> Verified {
         Verified { header: self.header, first: self.first, plain: self.plain }

@@ -10,6 +10,7 @@
 //! | [`create`] | CREATE_CHILD_SA: further Child SAs, rekeying them, its collisions (§1.3, §2.8.1, §2.25.1) |
 //! | [`rekey`] | rekeying the IKE SA, and its collisions (§1.3.2, §2.8.1, §2.25.2) |
 //! | [`info`] | INFORMATIONAL: deletes, liveness (§1.4) |
+//! | [`sync`] | message IDs and replay counters after a failover (RFC 6311) |
 //! | [`probe`] | probes of the path (RFC 8899) |
 //! | [`keys`], [`fragment`] | the Encrypted payload (§3.14, RFC 7383) |
 //! | [`propose`] | proposals (§3.3) · [`cookie`] cookies (§2.6) |
@@ -30,6 +31,7 @@ mod keys;
 mod probe;
 mod propose;
 mod rekey;
+mod sync;
 mod time;
 
 #[cfg(test)]
@@ -323,6 +325,21 @@ impl Session {
             State::InitSent(_) | State::HalfOpen(_) | State::Refused(_) => self.core.closed(reason, ctx),
             State::Closed => State::Closed,
         };
+    }
+
+    /// Goes on in place of another gateway, which may still live.
+    pub(crate) fn succeed(&mut self, ctx: &mut Context<'_>) {
+        if let State::Established(state) = &mut self.state {
+            state.succeed(&mut self.core, ctx);
+        }
+    }
+
+    /// The other gateway that knew this IKE SA is lost: it may have sealed, and may get the answers to what is asked.
+    pub(crate) fn keep_off(&mut self) {
+        if let State::Established(state) = &mut self.state {
+            state.channel.keys.keep_off();
+            state.channel.keys.keep_off();
+        }
     }
 
     /// Probes the path.

@@ -162,7 +162,13 @@ impl Established {
             natt_port: core.natt_port,
         };
         let lowest = seed.nonce_i.min(seed.nonce_r).to_vec();
-        Born { core, established: Box::new(Established::new(parts, ctx)), lowest }
+        let mut established = Box::new(Established::new(parts, ctx));
+        established.sync.agreed = self.sync.agreed;
+        if self.sync.is_heir {
+            // Another gateway may have asked for it, and get the answer too.
+            established.channel.keys.keep_off();
+        }
+        Born { core, established, lowest }
     }
 
     /// The answer to our rekey.

@@ -18,7 +18,7 @@ impl Established {
         if matches!(self.fate, Fate::Superseded { until } if until <= ctx.now) {
             return self.finish_closing(ctx);
         }
-        if !self.repeat(core, ctx) {
+        if !self.ask_sync(core, ctx) || !self.repeat(core, ctx) {
             return self.on_dead_peer(ctx);
         }
         if self.fate == Fate::Live {
@@ -80,7 +80,7 @@ impl Established {
     /// When to ask whether the peer lives: after silence, and only if nothing else asks it.
     fn next_question(&self) -> Option<Instant> {
         let delay = self.connection.dpd.map(|dpd| dpd.delay).filter(|delay| !delay.is_zero())?;
-        self.outstanding.is_empty().then(|| self.last_alive + delay)
+        (self.outstanding.is_empty() && !self.awaits_sync()).then(|| self.last_alive + delay)
     }
 
     fn next_keepalive(&self, core: &Core) -> Option<Instant> {
@@ -95,6 +95,7 @@ impl Established {
         if let Fate::Superseded { until } = self.fate {
             consider(Some(until), "a replaced IKE SA is forgotten");
         }
+        consider(self.sync.asking.as_ref().map(|asking| asking.at), "message IDs are synchronized");
         for outstanding in &self.outstanding {
             consider(Some(outstanding.at), "a request is repeated");
         }

@@ -33,6 +33,8 @@ pub(crate) struct Gateway {
     used: BTreeSet<SaId>,
     /// Numbers of packets that arrived.
     pub(crate) packets: BTreeSet<u64>,
+    /// Numbers left out: of which SA, of ours, of the peer's.
+    pub(crate) skipped: Vec<(SaId, u64, u64)>,
     address: IpAddr,
     outgoing: Vec<Datagram>,
     now: Instant,
@@ -50,6 +52,7 @@ impl Gateway {
             active: Vec::new(),
             used: BTreeSet::new(),
             packets: BTreeSet::new(),
+            skipped: Vec::new(),
             address: address.parse().unwrap(),
             outgoing: Vec::new(),
             now: Instant::ZERO,
@@ -90,7 +93,7 @@ impl Gateway {
                 self.active.retain(|other| *other != id);
             }
             SaChange::Move { id, path } => self.sas.get_mut(&id).unwrap().path = path,
-            SaChange::Skip { .. } => unreachable!("IKE leaves numbers to those who take them"),
+            SaChange::Skip { id, outbound, inbound } => self.skipped.push((id, outbound, inbound)),
         }
     }
 

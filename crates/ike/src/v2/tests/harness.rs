@@ -225,7 +225,7 @@ impl Node {
                 self.sas.remove(&id).expect("only what is installed is removed");
             }
             SaChange::Move { id, path } => self.sas.get_mut(&id).expect("only what is installed moves").sa.path = path,
-            SaChange::Skip { .. } => unreachable!("IKE leaves numbers to those who take them"),
+            SaChange::Skip { id, .. } => assert!(self.sas.contains_key(&id), "only what is installed skips"),
         }
     }
 

@@ -137,6 +137,10 @@ notify_types! {
     NAT_DETECTION_DESTINATION_IP = 16389, "Hash of the receiver's address and port.";
     COOKIE = 16390, "Send this back to show that you receive.";
     REKEY_SA = 16393, "This exchange rekeys the Child SA with this SPI.";
+    IKEV2_MESSAGE_ID_SYNC_SUPPORTED = 16420, "Message IDs can be synchronized after a failover (RFC 6311).";
+    IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED = 16421, "So can replay counters.";
+    IKEV2_MESSAGE_ID_SYNC = 16422, "A nonce, and the message IDs of the sender's and the receiver's next requests.";
+    IPSEC_REPLAY_COUNTER_SYNC = 16423, "As many numbers are to be left out on Child SAs towards the sender.";
     FRAGMENTATION_SUPPORTED = 16430, "RFC 7383 is spoken.";
 }
 
