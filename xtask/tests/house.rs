@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("esp", 3),
     ("bgp", 3),
     ("bfd", 3),
+    ("cluster", 3),
     ("gateway", 4),
     ("os", 5),
     ("gatewayd", 6),

@@ -5,8 +5,8 @@ mod leaving;
 mod routing;
 mod table;
 
-pub use export::Exported;
 pub(crate) use export::ExportedPaths;
+pub use export::{Exported, ExportedOne};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -64,13 +64,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without connections. Ports, limits and intervals stay as `options` says; `apply` brings the rest.
     pub fn new(options: GatewayOptions, mut random: Random) -> Self {
-        let ike = ike::Options {
-            ports: options.ports,
-            cookie_threshold: options.cookie_threshold as usize,
-            half_open_limit: options.half_open_limit as usize,
-            nat_keepalive: options.nat_keepalive,
-            ..ike::Options::default()
-        };
+        let ike = ike_options(&options);
         Self {
             options,
             router: Router::new(random.split()),
@@ -741,6 +735,16 @@ impl Machine for Gateway {
             self.replan();
         }
         self.outputs.pop_front()
+    }
+}
+
+fn ike_options(options: &GatewayOptions) -> ike::Options {
+    ike::Options {
+        ports: options.ports,
+        cookie_threshold: options.cookie_threshold as usize,
+        half_open_limit: options.half_open_limit as usize,
+        nat_keepalive: options.nat_keepalive,
+        ..ike::Options::default()
     }
 }
 

@@ -27,7 +27,7 @@ pub mod status;
 mod tally;
 
 pub use command::{Command, CommandError, RekeyWhat};
-pub use gateway::{Exported, Gateway};
+pub use gateway::{Exported, ExportedOne, Gateway};
 pub use output::{
     BfdPacket, BgpConnect, Device, DeviceChange, GatewayEvent, Hop, Output, PolicyChange, ProbePacket, Route,
     RouteChange, Rule, Severity, SocketOrder, Via,

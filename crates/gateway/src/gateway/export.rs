@@ -5,19 +5,22 @@
 //! back as after a restart that its neighbours were promised (RFC 4724). BFD sessions go on: their neighbours notice
 //! nothing. The last failure of a connection is left out: its history tells.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use base::Instant;
 use base::export::{Exposed, Moment};
-use ike::PeerId;
+use base::{Instant, Random};
+use ike::{Endpoint, PeerId};
 use model::{Connection, GatewayOptions, Ports};
-use sa::{ChildLabel, ChildSuite, Path, SaId};
+use sa::{ChildLabel, ChildSuite, Path, SaChange, SaId};
 use serde::{Deserialize, Serialize};
 
-use super::Gateway;
+use super::{Gateway, ike_options};
 use crate::drain::Drain;
 use crate::health::Signal;
+use crate::output::Output;
+use crate::paths::Paths;
 use crate::record::{Entry, LiveSa, Record, State};
 use crate::router::Inherited;
 use crate::tally::Negotiations;
@@ -53,6 +56,20 @@ struct ExportedRecord {
     is_held_down: bool,
     is_connecting: bool,
     sas: Vec<(Arc<str>, SaId, ChildSuite, Path)>,
+}
+
+/// One connection for a gateway that stands by. It holds keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedOne {
+    record: ExportedRecord,
+    ike: ike::ExportedPeer,
+}
+
+impl ExportedOne {
+    /// The number of the connection.
+    pub const fn number(&self) -> PeerId {
+        self.record.peer
+    }
 }
 
 /// What was found out of the paths.
@@ -99,17 +116,7 @@ impl Gateway {
     /// [`ike::Import`]; the gateway is of no use then.
     pub fn import(&mut self, exported: Exported, now: Instant) -> Result<(), ike::Import> {
         for record in exported.records {
-            let id = record.peer;
-            self.last_peer = self.last_peer.max(id.0);
-            let record = import_record(record, now);
-            self.endpoint.upsert_peer(id, record.negotiated(), now);
-            self.endpoint.set_addresses(id, record.local, record.remote, now);
-            for ((child, sa), live) in &record.sas {
-                self.by_sa.insert(*sa, (id, child.clone()));
-                self.paths.install(id, *sa, (live.suite, live.path), now);
-            }
-            self.by_name.insert(record.name.clone(), id);
-            self.records.insert(id, record);
+            self.import_record(record, now);
         }
         self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
         self.paths.import(&exported.paths, now);
@@ -121,6 +128,87 @@ impl Gateway {
         }
         self.pump(now);
         Ok(())
+    }
+
+    fn import_record(&mut self, record: ExportedRecord, now: Instant) {
+        let id = record.peer;
+        self.last_peer = self.last_peer.max(id.0);
+        let record = import_record(record, now);
+        self.endpoint.upsert_peer(id, record.negotiated(), now);
+        self.endpoint.set_addresses(id, record.local, record.remote, now);
+        for ((child, sa), live) in &record.sas {
+            self.by_sa.insert(*sa, (id, child.clone()));
+            self.paths.install(id, *sa, (live.suite, live.path), now);
+        }
+        self.by_name.insert(record.name.clone(), id);
+        self.records.insert(id, record);
+    }
+
+    /// The connections, by the numbers that another gateway knows them by.
+    pub fn numbers(&self) -> Vec<PeerId> {
+        self.by_name.values().copied().collect()
+    }
+
+    /// The connections with which something changed since the last call, those that are gone too.
+    pub fn take_changed(&mut self) -> BTreeSet<PeerId> {
+        self.endpoint.take_changed()
+    }
+
+    /// What another gateway needs to go on with one connection, of its own configuration.
+    pub fn export_one(&self, id: PeerId, now: Instant) -> Option<ExportedOne> {
+        let record = self.records.get(&id).filter(|record| self.by_name.get(&record.name) == Some(&id))?;
+        let record = ExportedRecord { history: Vec::new(), ..export_record(id, record, now) };
+        Some(ExportedOne { record, ike: self.endpoint.export_peer(id, now) })
+    }
+
+    /// Another gateway that was told of these connections is lost, and may have gone on with them.
+    pub fn keep_off(&mut self) {
+        self.endpoint.keep_off();
+    }
+
+    /// Goes on in place of another gateway, which may still live, with what it said of each connection and when that was.
+    /// What this one had is forgotten, but for the world outside, which stays as it is set up. [`Self::apply`] has to
+    /// follow.
+    ///
+    /// # Errors
+    /// [`ike::Import`]; the gateway is of no use then.
+    pub fn succeed(
+        &mut self,
+        told: Vec<(ExportedOne, Instant)>,
+        random: Random,
+        now: Instant,
+    ) -> Result<(), ike::Import> {
+        self.forget(random);
+        let mut parts = Vec::new();
+        for (one, at) in told {
+            parts.push((one.record.peer, one.ike, at));
+            self.import_record(one.record, at);
+        }
+        self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
+        self.router.inherit(Inherited { up: self.tunnels_with_sas(), bfd: Vec::new() });
+        self.endpoint.succeed(parts, now)?;
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Another gateway goes on: all SAs and connections are forgotten, and nobody is told. The world outside stays as it
+    /// is set up. [`Self::apply`] has to follow.
+    pub fn stand_by(&mut self, random: Random, now: Instant) {
+        self.router.step_aside(now);
+        self.pump_router(now);
+        for id in self.by_sa.keys().copied().chain(self.lingering.iter().map(|(id, ..)| id)) {
+            self.outputs.push_back(Output::Sa(SaChange::Remove(id)));
+        }
+        self.forget(random);
+    }
+
+    fn forget(&mut self, random: Random) {
+        self.endpoint = Endpoint::new(ike_options(&self.options), random);
+        self.paths = Paths::default();
+        (self.records, self.by_name, self.by_sa) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        (self.departed, self.drains) = (BTreeMap::new(), BTreeMap::new());
+        (self.keys_retire_at, self.is_plan_stale) = (None, true);
+        self.lingering = Lingering::default();
     }
 
     /// Another process is about to go on: neighbours of BGP are told what they have to know for keeping what they learnt.

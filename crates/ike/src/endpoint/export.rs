@@ -73,13 +73,23 @@ impl Endpoint {
         Ok(())
     }
 
-    /// As [`Self::import`], in place of an endpoint that is lost and may still live: nothing that it may do too is done in
-    /// the same way, and the peers are asked what it did last (RFC 6311).
+    /// As [`Self::import`], in place of an endpoint that is lost and may still live, with what it said of each peer, and
+    /// when. Nothing that it may do too is done in the same way, and the peers are asked what it did last (RFC 6311).
     ///
     /// # Errors
     /// [`Import`]; the endpoint is of no use then.
-    pub fn succeed(&mut self, exported: Exported, now: Instant) -> Result<(), Import> {
-        let connecting = self.import_sessions(exported, now)?;
+    pub fn succeed(
+        &mut self,
+        told: impl IntoIterator<Item = (PeerId, ExportedPeer, Instant)>,
+        now: Instant,
+    ) -> Result<(), Import> {
+        let mut connecting = BTreeSet::new();
+        for (id, peer, at) in told {
+            // Its times are distances from when it was told.
+            let mut exported = Exported::empty();
+            exported.add_peer(id, peer);
+            connecting.extend(self.import_sessions(exported, at)?);
+        }
         for key in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.with(key, now, |session, ctx| match session {
                 Session::V1(session) => session.succeed(ctx),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Machine, Random};
-use ike::{Endpoint, Event, Exported, Options, Rekey};
+use base::{Instant, Machine, Random};
+use ike::{Endpoint, Event, Exported, ExportedPeer, Options, Rekey};
 use model::Version;
 use sa::RESERVE;
 use sim::{Datagram, Link, World};
@@ -26,26 +26,34 @@ fn up(version: Version, link: Link, seed: u64) -> World<Gateway> {
 }
 
 /// What a checkpoint says: everything, as it is sent before the next message leaves.
-fn told(world: &World<Gateway>, host: usize, speaks: bool) -> Exported {
+fn told(world: &World<Gateway>, host: usize, speaks: bool) -> (ExportedPeer, Instant) {
     let endpoint = &world.hosts[host].endpoint;
     let whole = endpoint.export(world.now);
     // In pieces, a peer at a time.
     let mut exported = Exported::empty();
-    exported.add_peer(PEER, endpoint.export_peer(PEER, world.now));
+    let peer = endpoint.export_peer(PEER, world.now);
+    exported.add_peer(PEER, peer.clone());
     let text = serde_json::to_string(&exported).unwrap();
     let counters = |text: &str| text.split("\"counters\"").next().unwrap().to_owned();
     assert_eq!(counters(&text), counters(&serde_json::to_string(&whole).unwrap()));
+    let text = serde_json::to_string(&peer).unwrap();
     let text = if speaks { text } else { text.replace("\"message_ids\":true", "\"message_ids\":false") };
-    serde_json::from_str(&text).unwrap()
+    (serde_json::from_str(&text).unwrap(), world.now)
 }
 
 /// Another endpoint in place of the host's own, which is returned.
-fn fail_over(world: &mut World<Gateway>, host: usize, version: Version, told: Exported, seed: u64) -> Endpoint {
+fn fail_over(
+    world: &mut World<Gateway>,
+    host: usize,
+    version: Version,
+    told: (ExportedPeer, Instant),
+    seed: u64,
+) -> Endpoint {
     let now = world.now;
     let (local, remote) = if host == 0 { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
     let mut next = Endpoint::new(Options::default(), Random::for_test(1_000_000 + 2 * seed + host as u64));
     next.upsert_peer(PEER, Arc::new(connection(version, local, remote)), now);
-    next.succeed(told, now).unwrap();
+    next.succeed([(PEER, told.0, told.1)], now).unwrap();
     let mut old = None;
     world.hosts[host].act(now, |endpoint| old = Some(std::mem::replace(endpoint, next)));
     old.unwrap()
