@@ -8,7 +8,7 @@ use base::Secret;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bgp, EspProposal, Identity, IkeLifetime, IkeProposal, Lifetime, Selector, Sources, Vpn};
+use crate::{Bgp, Cluster, EspProposal, Identity, IkeLifetime, IkeProposal, Lifetime, Selector, Sources, Vpn};
 
 /// Everything a gateway is told: its own options and its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub vpns: Vec<Vpn>,
     /// The BGP speaker.
     pub bgp: Option<Bgp>,
+    /// The other gateway that shares addresses with this one.
+    pub cluster: Option<Cluster>,
 }
 
 impl Config {
@@ -29,6 +31,9 @@ impl Config {
     pub fn without_sources(mut self) -> Self {
         self.connections.iter_mut().for_each(|connection| connection.sources = Sources::default());
         self.vpns.iter_mut().for_each(|vpn| vpn.source = None);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.source = None;
+        }
         if let Some(bgp) = &mut self.bgp {
             bgp.source = None;
             bgp.neighbors.iter_mut().for_each(|neighbor| neighbor.source = None);

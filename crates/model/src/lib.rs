@@ -4,6 +4,7 @@
 //!
 //! Nothing in it is a protocol's encoding; the names are the field's own (RFC 4301, RFC 7296).
 
+mod cluster;
 mod connection;
 mod identity;
 mod lifetime;
@@ -13,6 +14,7 @@ mod selector;
 mod source;
 mod validate;
 
+pub use cluster::{Cluster, SharedAddress};
 pub use connection::{
     Address, Child, Config, Connection, DfPolicy, Dpd, DpdAction, Encapsulation, GatewayOptions, LogFormat, Ports,
     Routing, Side, Start, Tries, Uniqueness, Version, Versions,

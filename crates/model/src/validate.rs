@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::{Address, Config, Connection, Identity, Routing, Setting, Source, Version, Versions};
 
+mod cluster;
 mod routing;
 
 /// How bad a problem is.
@@ -53,6 +54,7 @@ pub fn validate(config: &Config) -> Vec<Problem> {
     }
     check_devices(config, &mut found);
     routing::check(config, &mut found);
+    cluster::check(config, &mut found);
     found.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     found.0
 }

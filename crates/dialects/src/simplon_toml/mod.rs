@@ -52,6 +52,7 @@
 //! mark = 100
 //! ```
 
+mod cluster;
 mod cursor;
 mod read;
 mod routing;

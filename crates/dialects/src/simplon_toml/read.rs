@@ -14,14 +14,14 @@ use model::{
 use toml::de::{DeTable, DeValue};
 
 use super::cursor::{Document, Table, Value};
-use super::routing;
+use super::{cluster, routing};
 use crate::diagnostic::{Diagnostic, MASK, Report, Text, nearest};
 use crate::files::relative_to;
 use crate::proposal::{ProposalError, parse_esp, parse_ike};
 use crate::selector::{parse_net, parse_selector};
 use crate::{Errors, Files, Reading, encoding};
 
-const ROOT: &[&str] = &["gateway", "connection", "vpn", "bgp"];
+const ROOT: &[&str] = &["gateway", "connection", "vpn", "bgp", "cluster"];
 const GATEWAY: &[&str] = &[
     "listen",
     "ports",
@@ -65,7 +65,7 @@ const CHILD: &[&str] =
 const DEVICE: &[&str] = &["name", "addresses", "routes", "mark"];
 
 /// Every key that the format has, to tell a misspelt key, whose value may be a secret, from a known one.
-const KEYS: [&[&str]; 16] = [
+const KEYS: [&[&str]; 17] = [
     ROOT,
     GATEWAY,
     PORTS,
@@ -82,6 +82,7 @@ const KEYS: [&[&str]; 16] = [
     routing::BFD,
     routing::BGP,
     routing::NEIGHBOR,
+    cluster::CLUSTER,
 ];
 
 /// Keys whose values are secrets.
@@ -187,6 +188,7 @@ fn config(root: Table<'_>, files: &dyn Files) -> Config {
         config.vpns = vpns.entries().filter_map(routing::vpn).collect();
     }
     config.bgp = root.get("bgp").and_then(|value| routing::bgp(value, files));
+    config.cluster = root.get("cluster").and_then(|value| cluster::cluster(value, files));
     config
 }
 

@@ -326,3 +326,40 @@ fn tables_that_contradict_each_other_are_refused_with_their_lines() {
         assert!(said.contains(why) && said.contains(line), "{why}: {said}");
     }
 }
+
+const CLUSTER: &str = r#"
+[cluster]
+member = 2
+psk = "0123456789abcdef0123"
+local = ["10.9.0.2:4600", "[2001:db8::2]:4600"]
+peer = ["10.9.0.1:4600", "[2001:db8::1]:4600"]
+shared = ["192.0.2.10/24%wan0", "10.0.0.1/16%lan0"]
+preference = 200
+preempt = true
+interval = "50ms"
+dead-after = "300ms"
+"#;
+
+#[test]
+fn a_cluster_is_read_with_every_key_and_written_back_and_its_key_is_a_secret() {
+    let config = reading(CLUSTER).config;
+    let cluster = config.cluster.as_ref().unwrap();
+    assert_eq!((cluster.member, cluster.local.len(), cluster.shared[1].to_string()), (2, 2, "10.0.0.1/16%lan0".into()));
+    assert_eq!(&*cluster.source.as_ref().unwrap().text, "[cluster]");
+    let written = write_with_secrets(&config);
+    assert_eq!(reading(&written).config.without_sources(), config.clone().without_sources(), "{written}");
+    assert!(!write(&config).contains("0123") && !format!("{config:?}").contains("0123"));
+    let cases = [
+        ("member = 2", "member = 3", "from 1 to 2"),
+        ("0123456789abcdef0123", "short", "16 characters"),
+        (", \"[2001:db8::2]:4600\"", "", "for each path"),
+        ("10.9.0.1:4600", "10.9.0.2:4600", "both ends of a path"),
+        ("10.9.0.1:4600", "192.0.2.10:4600", "it moves"),
+        ("300ms", "100ms", "three times"),
+        ("%wan0", "", "192.0.2.1/24%eth0"),
+    ];
+    for (from, to, said) in cases {
+        let wrong = errors(&CLUSTER.replace(from, to));
+        assert!(wrong.contains(said), "{from} -> {to}: {wrong}");
+    }
+}

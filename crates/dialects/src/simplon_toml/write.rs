@@ -8,6 +8,7 @@ use model::{
     Ports, Routing, Side, Tries,
 };
 
+use super::cluster::write_cluster;
 use super::read::{ACTIONS, DF_POLICIES, ENCAPSULATIONS, LOG_FORMATS, STARTS, UNIQUENESSES, VERSIONS};
 use super::routing::{write_bgp, write_vpn};
 use crate::encoding::to_hex;
@@ -35,6 +36,9 @@ fn document(config: &Config, secrets: bool) -> String {
     }
     if let Some(bgp) = &config.bgp {
         write_bgp(&mut out, bgp, secrets);
+    }
+    if let Some(cluster) = &config.cluster {
+        write_cluster(&mut out, cluster, secrets);
     }
     out.0
 }

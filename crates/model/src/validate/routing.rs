@@ -12,18 +12,18 @@ use crate::{Bgp, Config, Neighbor, Probe, Routing, Source, Vpn};
 const AS_TRANS: u32 = 23_456;
 
 /// What one problem is about, and where it stands.
-struct Subject<'a> {
-    about: String,
-    source: &'a Option<Source>,
+pub(super) struct Subject<'a> {
+    pub(super) about: String,
+    pub(super) source: &'a Option<Source>,
 }
 
 impl Subject<'_> {
-    fn problem(&self, severity: Severity, message: String, found: &mut Found) {
+    pub(super) fn problem(&self, severity: Severity, message: String, found: &mut Found) {
         let (about, source) = (self.about.clone(), self.source.clone());
         found.0.push(Problem { severity, about, setting: None, source, message });
     }
 
-    fn error(&self, message: String, found: &mut Found) {
+    pub(super) fn error(&self, message: String, found: &mut Found) {
         self.problem(Severity::Error, message, found);
     }
 }
