@@ -8,6 +8,7 @@
 //! | [`tun`] | packets to and from the kernel |
 //! | [`udp`], [`raw`] | sockets for IKE and ESP; both give a [`DatagramSocket`], which sends and receives in batches |
 //! | [`tcp`], [`bfd`], [`probe`], [`icmp`] | sockets of the control side: BGP, BFD, probes of the other end, ICMP errors |
+//! | [`announce`] | tells a link where an address is |
 //! | [`netlink`] | links, addresses, routes, rules; which address reaches a peer |
 //! | [`features`] | what a network device does with packets by itself |
 //! | [`alone`] | one process of a kind in a network namespace |
@@ -20,6 +21,7 @@
 //! the error says what was tried and keeps the kernel's [`std::io::ErrorKind`].
 
 pub mod alone;
+pub mod announce;
 pub mod bfd;
 pub mod clock;
 mod control;

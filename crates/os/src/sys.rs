@@ -28,6 +28,29 @@ pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Resul
     if answer == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The address of hosts on a device's link, for a packet of this protocol.
+#[expect(unsafe_code, reason = "socket2 builds no address of a packet socket")]
+pub(crate) fn link_address(device: u32, protocol: u16, hardware: [u8; 6]) -> io::Result<socket2::SockAddr> {
+    let index = i32::try_from(device).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&hardware);
+    let link = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: address,
+    };
+    let mut storage = socket2::SockAddrStorage::zeroed();
+    // SAFETY: `sockaddr_ll` is a kind of socket address, and every byte pattern is valid for it.
+    *unsafe { storage.view_as::<libc::sockaddr_ll>() } = link;
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default();
+    // SAFETY: an address of this family and length was written there.
+    Ok(unsafe { socket2::SockAddr::new(storage, len) })
+}
+
 /// `struct ifreq` of a request that carries a device name and flags.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]

@@ -29,7 +29,7 @@ fn place(destination: &str) -> Place {
 }
 
 fn link(name: &str, index: u32, up: bool) -> Link {
-    Link { index, name: name.to_owned(), up, mtu: 1_500, tx_queue_len: 500 }
+    Link { index, name: name.to_owned(), up, mtu: 1_500, tx_queue_len: 500, hardware: None }
 }
 
 fn at(seconds: f64) -> Instant {

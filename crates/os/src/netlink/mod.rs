@@ -27,7 +27,7 @@ use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::AbortHandle;
@@ -65,6 +65,8 @@ pub struct Link {
     pub mtu: u32,
     /// How many packets wait in its queue before some are dropped.
     pub tx_queue_len: u32,
+    /// Its address on an Ethernet.
+    pub hardware: Option<[u8; 6]>,
 }
 
 /// An address of a device.
@@ -160,6 +162,25 @@ impl Netlink {
         }
         let request = RouteNetlinkMessage::NewAddress(message);
         self.request(request, CREATE).await.tried(|| format!("add the address {net} to device {index}"))?;
+        Ok(())
+    }
+
+    /// Gives a device an address that the kernel takes away after some seconds unless this is called again: it goes with
+    /// the process that wants it, however that ends.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn lend_address(&self, index: u32, net: IpNet, seconds: u32) -> io::Result<()> {
+        let mut message = address_message(index, net);
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL)));
+        if net.addr().is_ipv6() {
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (seconds, seconds);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        let request = RouteNetlinkMessage::NewAddress(message);
+        self.request(request, REPLACE).await.tried(|| format!("lend the address {net} to device {index}"))?;
         Ok(())
     }
 
@@ -267,6 +288,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
         tx_queue_len: 0,
+        hardware: None,
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -275,6 +297,8 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
             link.mtu = *mtu;
         } else if let LinkAttribute::TxQueueLen(packets) = attribute {
             link.tx_queue_len = *packets;
+        } else if let LinkAttribute::Address(address) = attribute {
+            link.hardware = address.as_slice().try_into().ok();
         }
     }
     Some(link)
