@@ -17,6 +17,8 @@ use base::algorithm::{Encryption, Group, Prf};
 use base::{Random, Secret};
 use crypto::{AeadKey, KeyPair, prf, prf_plus};
 
+use zeroize::Zeroize;
+
 use crate::Key;
 
 const MAGIC: &[u8; 17] = b"SIMPLON CLUSTER 1";
@@ -80,7 +82,7 @@ impl Handshake {
     ///
     /// # Errors
     /// [`Broken::NotAMember`].
-    pub fn finish(self, theirs: &[u8; HELLO], has_called: bool, key: &Key) -> Result<Channel, Broken> {
+    pub fn finish(self, theirs: &[u8; HELLO], has_called: bool, key: &Key) -> Result<(Sealer, Opener), Broken> {
         let (magic, rest) = theirs.split_at(MAGIC.len());
         // A hello of ours that comes back would make both directions alike.
         if magic != MAGIC || *theirs == self.hello {
@@ -94,20 +96,25 @@ impl Handshake {
         let (of_caller, of_called) = keys.expose().split_at(len);
         let (own, other) = if has_called { (of_caller, of_called) } else { (of_called, of_caller) };
         let of = |key| AeadKey::new(Encryption::Aes256Gcm, key).map_err(|_| Broken::NotAMember);
-        Ok(Channel { outbound: of(own)?, inbound: of(other)?, sent: 0, received: 0 })
+        Ok((Sealer { key: of(own)?, sent: 0 }, Opener { key: of(other)?, received: 0 }))
     }
 }
 
-/// A conversation.
+/// What this end says.
 #[derive(Debug)]
-pub struct Channel {
-    outbound: AeadKey,
-    inbound: AeadKey,
+pub struct Sealer {
+    key: AeadKey,
     sent: u64,
+}
+
+/// What the other end says.
+#[derive(Debug)]
+pub struct Opener {
+    key: AeadKey,
     received: u64,
 }
 
-impl Channel {
+impl Sealer {
     /// The record of a message, with its length in front.
     ///
     /// # Errors
@@ -121,12 +128,14 @@ impl Channel {
         let mut out = Vec::with_capacity(LENGTH + message.len() + TAG);
         out.extend_from_slice(&length);
         out.extend_from_slice(message);
-        let tag = self.outbound.seal(self.sent.to_be_bytes(), &length, &mut out[LENGTH..]);
+        let tag = self.key.seal(self.sent.to_be_bytes(), &length, &mut out[LENGTH..]);
         out.extend_from_slice(&tag);
         self.sent += 1;
         Ok(out)
     }
+}
 
+impl Opener {
     /// How many bytes follow this length.
     ///
     /// # Errors
@@ -145,11 +154,11 @@ impl Channel {
     /// # Errors
     /// [`Broken::NotAuthentic`]; nothing that comes later opens then.
     pub fn open(&mut self, length: [u8; LENGTH], mut rest: Vec<u8>) -> Result<Secret, Broken> {
-        let len =
-            self.inbound.open(self.received.to_be_bytes(), &length, &mut rest).map_err(|_| Broken::NotAuthentic)?;
+        let len = self.key.open(self.received.to_be_bytes(), &length, &mut rest).map_err(|_| Broken::NotAuthentic)?;
         self.received += 1;
-        rest.truncate(len);
-        Ok(Secret::new(rest))
+        let message = Secret::from(&rest[..len]);
+        rest.zeroize();
+        Ok(message)
     }
 }
 
@@ -159,17 +168,26 @@ mod tests {
 
     use super::*;
 
+    struct Channel(Sealer, Opener);
+
+    impl Channel {
+        fn seal(&mut self, message: &Secret) -> Result<Vec<u8>, Broken> {
+            self.0.seal(message)
+        }
+    }
+
     fn pair(keys: [&str; 2]) -> (Channel, Channel) {
         let [a, b] = [1, 2].map(|seed| Handshake::new(&mut Random::for_test(seed)));
         let [ka, kb] = keys.map(|text| Key::new(&Secret::from(text.as_bytes())));
         let (hello_a, hello_b) = (*a.hello(), *b.hello());
-        (a.finish(&hello_b, true, &ka).unwrap(), b.finish(&hello_a, false, &kb).unwrap())
+        let (a, b) = (a.finish(&hello_b, true, &ka).unwrap(), b.finish(&hello_a, false, &kb).unwrap());
+        (Channel(a.0, a.1), Channel(b.0, b.1))
     }
 
     fn open(channel: &mut Channel, record: &[u8]) -> Result<Secret, Broken> {
         let (length, rest) = record.split_first_chunk::<LENGTH>().unwrap();
-        assert_eq!(Channel::length(*length), Ok(rest.len()));
-        channel.open(*length, rest.to_vec())
+        assert_eq!(Opener::length(*length), Ok(rest.len()));
+        channel.1.open(*length, rest.to_vec())
     }
 
     #[test]
@@ -194,8 +212,8 @@ mod tests {
         assert_eq!(one.finish(&hello, true, &Key::new(&Secret::default())).unwrap_err(), Broken::NotAMember);
         let one = Handshake::new(&mut Random::for_test(1));
         assert_eq!(one.finish(&[0; HELLO], true, &Key::new(&Secret::default())).unwrap_err(), Broken::NotAMember);
-        assert_eq!(Channel::length([0, 0, 0, 3]), Err(Broken::NotAuthentic));
-        assert_eq!(Channel::length([255; 4]), Err(Broken::TooLong));
+        assert_eq!(Opener::length([0, 0, 0, 3]), Err(Broken::NotAuthentic));
+        assert_eq!(Opener::length([255; 4]), Err(Broken::TooLong));
     }
 
     proptest! {

@@ -18,7 +18,7 @@ use base::Secret;
 use base::algorithm::Prf;
 use crypto::prf;
 
-pub use channel::{Broken, Channel, Handshake};
+pub use channel::{Broken, Handshake, Opener, Sealer};
 pub use heartbeat::Heartbeat;
 pub use member::{Member, Options, Output, Role};
 

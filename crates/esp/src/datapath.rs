@@ -18,6 +18,8 @@ pub struct DataPath {
     devices: Devices,
     /// What the SAs were made of, for whoever takes them over.
     children: BTreeMap<SaId, Box<ChildSa>>,
+    /// The highest numbers that were known to have come when this gateway took over from another.
+    pub(crate) known_tops: BTreeMap<SaId, u64>,
 }
 
 /// An SA that several workers are to have in service, each in a table of its own. There must be one for one set of keys.
@@ -132,6 +134,7 @@ impl DataPath {
         let outbound = self.outbounds.remove(id);
         let inbound = self.inbounds.remove(id);
         self.children.remove(&id);
+        self.known_tops.remove(&id);
         outbound.or(inbound).map(|_| ()).ok_or(Unusable::UnknownId)
     }
 }

@@ -77,6 +77,7 @@ impl DataPath {
             let Some(sa) = self.outbounds.sa(mark.id) else { continue };
             sa.succeed(mark.next)?;
             self.inbounds.forward(mark.id, mark.top)?;
+            self.known_tops.insert(mark.id, mark.top);
         }
         Ok(())
     }
@@ -84,7 +85,16 @@ impl DataPath {
     /// [`SaChange::Skip`].
     pub(crate) fn skip(&mut self, id: SaId, outbound: u64, inbound: u64) -> Result<(), Unusable> {
         self.outbounds.sa(id).ok_or(Unusable::UnknownId)?.skip(outbound);
-        self.inbounds.forward(id, self.top(id).saturating_add(inbound))
+        // Counted from what was known then: what came since may be from after the peer's own jump.
+        match self.known_tops.get(&id) {
+            Some(top) => self.inbounds.forward(id, top.saturating_add(inbound)),
+            None => Ok(()),
+        }
+    }
+
+    /// SAs that packets take or took, in the order of their activation.
+    pub fn activated(&self) -> Vec<SaId> {
+        self.outbounds.activated()
     }
 
     /// Packets that leave take these SAs, in this order.

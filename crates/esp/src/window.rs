@@ -152,9 +152,7 @@ impl Window {
     /// Takes everything up to `top` for received. It never goes back.
     pub(crate) fn forward(&self, top: u64) {
         self.leap(top);
-        if self.top.fetch_max(top, Relaxed) >= top {
-            return;
-        }
+        self.top.fetch_max(top, Relaxed);
         let first = top.saturating_sub(self.size) / BLOCK;
         for block in first..top / BLOCK {
             self.mark(block * BLOCK, u64::from(u32::MAX));
@@ -320,8 +318,13 @@ mod tests {
             for sequence in (top + 1..top + 128).rev() {
                 assert_eq!(offer(&window, sequence), Ok(()), "{sequence} after {top}");
             }
-            window.forward(top);
+            window.forward(top + 1);
             assert_eq!(window.top(), top + 127, "never back");
+            let window = Window::new(128);
+            window.accept(top + 100).unwrap();
+            window.forward(top + 50);
+            assert!((top..=top + 50).all(|sequence| window.check(sequence).is_err()), "{top}");
+            assert!((top + 51..top + 100).all(|sequence| window.check(sequence).is_ok()), "{top}");
         }
     }
 

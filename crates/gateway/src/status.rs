@@ -1,6 +1,7 @@
 //! What `simplon status` shows. These structures are the documented shapes of `simplon status --json`
 //! (docs/book/status.md); fields are added, never renamed.
 
+pub mod cluster;
 pub mod routing;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub struct Status {
     /// Its BGP speaker, where it has one.
     #[serde(default)]
     pub bgp: Option<routing::BgpStatus>,
+    /// The cluster that it is one of; filled in by the shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<cluster::ClusterStatus>,
 }
 
 /// The gateway as a whole.

@@ -1,5 +1,6 @@
 //! The control loop: one task that owns the gateway, hears everybody and carries out what comes out, in order.
 
+mod cluster;
 mod handover;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::{Answer, Asked, ROUTES, Request, Server};
 use crate::ages::Ages;
+use crate::cluster::Cluster;
 use crate::data::{self, Handle, Order, Report, Reports};
 use crate::files::Load;
 use crate::guard::Guard;
@@ -57,6 +59,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const HEARD_BYTES: usize = 16 << 10;
 /// How often the traffic of a tunnel is looked at while it is drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
+/// Outputs that are told to the other member of a cluster together, at most.
+const OUTPUTS: usize = 1_024;
 /// How long the data path may take to say what it counted.
 const SNAPSHOT: Duration = Duration::from_millis(500);
 
@@ -158,6 +162,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         watch,
         lost: BTreeMap::new(),
         failed: None,
+        cluster: Cluster::start(&config, random()?, clock)
+            .map_err(|e| Error::system("start the thread of the cluster", e))?,
     };
     let Ports { ike, natt } = config.gateway.ports;
     info!("gateway starts on UDP ports {ike} and {natt}; packets are passed by {} worker(s)", control.handle.workers());
@@ -199,6 +205,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
 fn take_alone() -> Result<Alone, Error> {
     let taken = Alone::take(ALONE).map_err(|e| Error::system("see whether another gateway runs", e))?;
     taken.map_err(|holder| Error::NotAlone { process: holder.process })
+}
+
+/// What the cluster has to say, where there is one.
+async fn heard_of(cluster: &mut Option<Cluster>) -> Option<crate::cluster::Heard> {
+    match cluster {
+        Some(cluster) => cluster.heard().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn override_ports(config: &mut Config, ports: (Option<u16>, Option<u16>)) {
@@ -280,6 +294,8 @@ struct Control {
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
     failed: Option<Error>,
+    /// The other gateway that shares addresses with this one.
+    cluster: Option<Cluster>,
 }
 
 impl Control {
@@ -291,7 +307,11 @@ impl Control {
         self.note_own_addresses(world).await;
         let learns = config.bgp.is_some();
         self.config = config.clone();
-        self.gateway.apply(config, self.clock.now());
+        if let Some(cluster) = &mut self.cluster {
+            // An earlier process may have left them.
+            cluster.leave_addresses(world.netlink()).await;
+        }
+        self.apply(config);
         self.carry_out(world).await;
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -302,6 +322,12 @@ impl Control {
         self.refresh(world).await;
         self.notifier.ready();
         Ok(())
+    }
+
+    /// Takes a configuration, as the role in a cluster wants it.
+    fn apply(&mut self, config: Config) {
+        let config = if self.is_active() { config } else { crate::cluster::held(&config) };
+        self.gateway.apply(config, self.clock.now());
     }
 
     /// Serves metrics at this address, and at no other.
@@ -350,7 +376,7 @@ impl Control {
             if self.gateway.is_draining() {
                 due = due.min(self.drain_look_at);
             }
-            let mut wait = self.clock.until(due);
+            let mut wait = self.clock.until(due.min(self.cluster_due()));
             let takes_routes = world.route_backlog() < BACKLOG;
             if !takes_routes {
                 wait = wait.min(BACKLOG_LOOK);
@@ -366,6 +392,7 @@ impl Control {
                 }
                 Some(heard) = self.sockets.heard(takes_routes) => self.take_heard(heard),
                 Some(quoted) = self.icmp.heard() => self.note_icmp_error(&quoted),
+                Some(heard) = heard_of(&mut self.cluster) => self.hear_cluster(heard, world).await,
                 change = self.watch.changed() => self.note_change(change),
                 Some(event) = self.route_events.recv() => {
                     self.log.note(Severity::Warning, "routes", event.to_string());
@@ -411,6 +438,9 @@ impl Control {
             if self.refresh_at <= now {
                 self.refresh(world).await;
             }
+            if self.cluster_due() <= now {
+                self.tick_cluster(world).await;
+            }
             // A deadline and no pause: packets of BFD end every pause early.
             if self.gateway.is_draining() && self.drain_look_at <= now {
                 self.drain_look_at = now + DRAIN_LOOK;
@@ -423,8 +453,11 @@ impl Control {
     /// Handles a report and those behind it; why the data path ended, if it did.
     fn hear(&mut self, first: Report, reports: &mut Reports) -> Option<String> {
         let mut next = Some(first);
+        let is_active = self.is_active();
         for _ in 0..BATCH {
             match next? {
+                // Whoever stands by answers nobody.
+                Report::Ike { .. } | Report::Esp(_) | Report::Alive(_) if !is_active => {}
                 Report::Ike { local, remote, payload, at: _ } => {
                     debug!("{} bytes from {remote} to {local}", payload.len());
                     self.gateway.handle_datagram(local, remote, &payload, self.clock.now());
@@ -551,7 +584,13 @@ impl Control {
     /// need not be asked in between.
     async fn carry_out(&mut self, world: &mut World) {
         let (mut orders, mut learnt) = (Vec::new(), Vec::new());
-        while let Some(output) = self.gateway.poll_output() {
+        let mut outputs = std::collections::VecDeque::new();
+        loop {
+            if outputs.is_empty() {
+                outputs.extend(std::iter::from_fn(|| self.gateway.poll_output()).take(OUTPUTS));
+                self.tell_cluster(outputs.make_contiguous()).await;
+            }
+            let Some(output) = outputs.pop_front() else { break };
             match output {
                 Output::Transmit(transmit) => {
                     debug!("{} bytes to {} from {}", transmit.payload.len(), transmit.remote, transmit.local);
@@ -561,7 +600,12 @@ impl Control {
                     if let SaChange::Install(sa) = &change {
                         debug!(connection = %sa.label.connection, "SA {:?} of {} is installed", sa.id, sa.label);
                     }
+                    let told = match &change {
+                        SaChange::Install(sa) if self.cluster.as_ref().is_some_and(|c| c.is_telling) => Some(sa.id),
+                        _ => None,
+                    };
                     orders.push(Order::Sa(change));
+                    orders.extend(told.map(Order::ShareOne));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
                 Output::Socket(order) => {
@@ -685,6 +729,18 @@ impl Control {
             Request::Events { after, connection, limit } => {
                 Answer::Events { page: self.log.page(after, connection.as_deref(), limit) }
             }
+            Request::HandOver { .. } if self.cluster.is_some() => Answer::Error {
+                message: "this gateway is one of a cluster: `simplon cluster switch` has the other go on".to_owned(),
+            },
+            Request::ClusterSwitch => match self.switch().await {
+                Ok(()) => self.done(),
+                Err(message) => Answer::Error { message },
+            },
+            Request::Up { .. } | Request::Down { .. } | Request::Drain { .. } | Request::Rekey { .. }
+                if !self.is_active() =>
+            {
+                Answer::Error { message: "this member of the cluster is not active: ask the other".to_owned() }
+            }
             Request::HandOver { format: FORMAT, .. } => {
                 Answer::HandOver { format: FORMAT, began_us: self.clock.beginning_us(), devices: world.device_names() }
             }
@@ -732,6 +788,7 @@ impl Control {
         }
         let (valid_icmp_errors, invalid_icmp_errors) = self.icmp_errors;
         status.gateway.data_path = Some(DataPathCounters { valid_icmp_errors, invalid_icmp_errors, ..snapshot.rest });
+        status.cluster = self.cluster.as_ref().map(|cluster| cluster.status(self.clock.now()));
         status
     }
 
@@ -767,8 +824,18 @@ impl Control {
                     self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
                 }
                 self.export(config.gateway.opentelemetry.as_deref());
+                if let Some(cluster) = &mut self.cluster {
+                    if cluster.differs_from(config.cluster.as_ref()) {
+                        self.log.note(
+                            Severity::Warning,
+                            "reload",
+                            "the cluster changes with the next start".to_owned(),
+                        );
+                    }
+                    cluster.take_configuration(&config);
+                }
                 self.config = config.clone();
-                self.gateway.apply(config, self.clock.now());
+                self.apply(config);
                 self.carry_out(world).await;
                 self.handle.send([Order::Keep(names)]);
                 self.refresh(world).await;
@@ -787,6 +854,7 @@ impl Control {
         self.notifier.stopping();
         self.metrics = None;
         info!("gateway stops");
+        self.leave_cluster(world).await;
         self.gateway.shut_down(self.clock.now());
         self.carry_out(world).await;
         let until = self.clock.now() + FAREWELL;

@@ -207,7 +207,7 @@ fn broken(e: io::Error) -> Refused {
 
 /// Bytes that leave nothing behind, not even where they grew out of.
 #[derive(Default)]
-struct Wiped(Zeroizing<Vec<u8>>);
+pub(crate) struct Wiped(pub(crate) Zeroizing<Vec<u8>>);
 
 impl Write for Wiped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -7,6 +7,7 @@
 //! | [`data`] | the seam to the data-path thread, and that thread |
 //! | [`world`] | devices, routes and rules of the kernel, all removed at the end |
 //! | [`routes`] | routes into the kernel, however many, and whoever else changes them |
+//! | `cluster` | the other gateway that shares addresses with this one |
 //! | `handover` | one process hands everything to another |
 //! | `guard` | the firewall table that refuses packets in clear |
 //! | [`resolve`] | our address towards each peer, and the peers' names |
@@ -20,6 +21,7 @@
 
 pub mod admin;
 mod ages;
+mod cluster;
 mod control;
 pub mod data;
 mod error;

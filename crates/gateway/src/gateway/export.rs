@@ -161,6 +161,16 @@ impl Gateway {
         Some(ExportedOne { record, ike: self.endpoint.export_peer(id, now) })
     }
 
+    /// Whether this SA is one of a connection.
+    pub fn has_sa(&self, id: SaId) -> bool {
+        self.by_sa.contains_key(&id)
+    }
+
+    /// The SAs of all connections.
+    pub fn sas(&self) -> Vec<SaId> {
+        self.by_sa.keys().copied().collect()
+    }
+
     /// Another gateway that was told of these connections is lost, and may have gone on with them.
     pub fn keep_off(&mut self) {
         self.endpoint.keep_off();

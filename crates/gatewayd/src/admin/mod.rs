@@ -62,6 +62,8 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// Have the other member of the cluster take this one's place.
+    ClusterSwitch,
     /// Hand everything over to the process that asks.
     HandOver {
         /// The format that it understands.
@@ -123,6 +125,7 @@ impl Request {
             }
             Self::Status
             | Self::Reload
+            | Self::ClusterSwitch
             | Self::HandOver { .. }
             | Self::Events { .. }
             | Self::Routes { .. }

@@ -37,6 +37,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::Instant;
 use esp::Joint;
+use esp::export::ExportedSa;
+use esp::shared::Mark;
 use gateway::PolicyChange;
 use gateway::status::{Carried, DataPathCounters, Traffic};
 use model::Ports;
@@ -122,8 +124,29 @@ pub enum Order {
     Restore(Box<Paused>, oneshot::Sender<Result<(), String>>),
     /// Pass packets again.
     Resume,
+    /// Bind the SAs, before another gateway is told of them, and say what it is to be told.
+    Share(oneshot::Sender<Shared>),
+    /// Bind one SA that the other gateway is told of.
+    ShareOne(SaId),
+    /// Say how far the SAs are, for another gateway that knows them.
+    Marks(oneshot::Sender<Vec<Mark>>),
+    /// The other gateway knows this.
+    Confirm(Vec<Mark>),
+    /// Go on in place of another gateway: it said this last, and packets take these SAs. They have been installed here.
+    Succeed(Vec<Mark>, Vec<SaId>),
     /// Send what is left of the orders before this one, then end.
     Stop,
+}
+
+/// What another gateway is told of the SAs.
+#[derive(Debug)]
+pub struct Shared {
+    /// What they are made of.
+    pub sas: Vec<ExportedSa>,
+    /// Those that packets take or took, in the order of their activation.
+    pub activated: Vec<SaId>,
+    /// How far they are.
+    pub marks: Vec<Mark>,
 }
 
 /// Something the worker tells.
@@ -290,6 +313,20 @@ impl Handle {
         let mut paused = all.next()?;
         all.for_each(|more| paused.add(more));
         Some(paused)
+    }
+
+    /// Binds the SAs, before another gateway is told of them; what it is to be told.
+    pub async fn share(&self) -> Option<Shared> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Share(answer)]);
+        asked.await.ok()
+    }
+
+    /// How far the SAs are.
+    pub async fn marks(&self) -> Option<Vec<Mark>> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Marks(answer)]);
+        asked.await.ok()
     }
 
     /// Lets the workers, which are paused, go on where others were; why they cannot, when they cannot.

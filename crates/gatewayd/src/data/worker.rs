@@ -39,7 +39,7 @@ use super::snapshot;
 use super::socket::{Kind, Sockets};
 use super::sums::Sums;
 use super::{Handle, Reports};
-use super::{Inlet, Offloads, Options, Order, Outlet, Report};
+use super::{Inlet, Offloads, Options, Order, Outlet, Report, Shared};
 
 /// Datagrams received by one call.
 const RECEIVE: usize = 64;
@@ -292,6 +292,17 @@ impl Worker {
                     drop(answer.send(restored.map_err(|why| why.to_string())));
                 }
                 Order::Resume => self.is_paused = false,
+                Order::Share(answer) => {
+                    let (sas, activated) = (self.path.export(now), self.path.activated());
+                    drop(answer.send(Shared { sas, activated, marks: self.path.share() }));
+                }
+                Order::ShareOne(id) => drop(self.path.share_one(id)),
+                Order::Marks(answer) => drop(answer.send(self.path.marks())),
+                Order::Confirm(marks) => self.path.confirm(&marks),
+                Order::Succeed(marks, activated) => {
+                    let result = self.path.succeed(&marks).and_then(|()| self.path.activate_all(&activated));
+                    self.note(result, || "go on in place of another gateway".to_owned());
+                }
                 Order::Stop => return Ok(Next::End),
                 // Carried out above.
                 Order::Sa(_) | Order::Join(..) | Order::OuterMtu { .. } | Order::Policy(_) => {}
