@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Rekey(RekeyArgs),
     /// Let the running gateway read its configuration again
     Reload(SocketArgs),
+    /// Show how the cluster is, or have the other member take this one's place
+    Cluster(ClusterArgs),
     /// Read and validate a configuration, start nothing
     Check(CheckArgs),
     /// Whole scenarios on this machine, in network namespaces
@@ -52,6 +54,25 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Measure this machine: handshakes, memory, the idle gateway, the data path
     Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) action: Option<ClusterAction>,
+    /// As JSON (docs/book/status.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Admin socket of the gateway
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
+    pub(crate) socket: PathBuf,
+}
+
+/// What to do with a cluster.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ClusterAction {
+    /// Have the other member take this one's place, without losing what is under way
+    Switch,
 }
 
 #[derive(Args, Debug)]
@@ -160,6 +181,8 @@ pub(crate) enum ShowCommand {
     BgpRoutes(BgpRoutesArgs),
     /// BFD sessions
     Bfd(ShowWholeArgs),
+    /// The cluster that the gateway is one of
+    Cluster(ShowWholeArgs),
     /// Routes that the kernel was asked for: connected, static, learnt
     Routes(RoutesArgs),
     /// What happened and why, the last 10,000 events

@@ -16,6 +16,7 @@
 mod args;
 mod bench;
 mod check;
+mod cluster;
 mod daemon;
 mod detail;
 mod exit;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Drain(options) => orders::drain(&options),
         Command::Rekey(options) => orders::rekey(&options),
         Command::Reload(options) => orders::reload(&options),
+        Command::Cluster(options) => cluster::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Completion(options) => generate::completion(&options),
         Command::Man(options) => generate::man(&options),

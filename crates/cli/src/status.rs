@@ -42,12 +42,16 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Code, Failed> {
 
 /// A line for each connection, and what is wrong below.
 fn show(status: &Status) -> String {
+    let mut head = String::new();
+    if status.cluster.is_some() {
+        head = crate::cluster::show(status) + "\n";
+    }
     if status.connections.is_empty() {
-        return "no connections\n".to_owned();
+        return head + "no connections\n";
     }
     let heading = ["CONNECTION", "STATE", "FOR", "PEER", "IKE", "ESP", "IN", "OUT"].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(heading).chain(status.connections.iter().map(row)).collect();
-    let mut text = aligned(&rows);
+    let mut text = head + &aligned(&rows);
     if status.connections.iter().any(|c| row(c).iter().any(|cell| cell.ends_with('!'))) {
         text += "! weak algorithms\n";
     }

@@ -132,8 +132,13 @@ impl OutboundSa {
             self.skip(2 * RESERVE);
         }
         let next = self.next.load(Relaxed);
-        self.ceiling.store(next.saturating_add(RESERVE), Relaxed);
+        self.bind(next);
         next
+    }
+
+    /// Another gateway hears that this is the next number.
+    pub(crate) fn bind(&self, told: u64) {
+        self.ceiling.store(told.saturating_add(RESERVE), Relaxed);
     }
 
     /// The other gateway knows that this number was the next.

@@ -41,13 +41,15 @@ pub struct Mark {
 impl DataPath {
     /// Binds all SAs, before another gateway is told of them for the first time; what it is to be told.
     pub fn share(&self) -> Vec<Mark> {
-        self.outbounds.iter().filter_map(|(id, _)| self.share_one(id)).collect()
+        let share = |id| Some(Mark { id, next: self.outbounds.sa(id)?.share(), top: self.top(id) });
+        self.outbounds.iter().filter_map(|(id, _)| share(id)).collect()
     }
 
-    /// Binds one SA.
-    pub fn share_one(&self, id: SaId) -> Option<Mark> {
-        let next = self.outbounds.sa(id)?.share();
-        Some(Mark { id, next, top: self.top(id) })
+    /// Binds an SA that begins: another gateway is told that its next number is 1.
+    pub fn share_new(&self, id: SaId) {
+        if let Some(sa) = self.outbounds.sa(id) {
+            sa.bind(1);
+        }
     }
 
     /// How far the SAs are, for another gateway that knows them.

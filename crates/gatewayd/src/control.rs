@@ -3,7 +3,7 @@
 mod cluster;
 mod handover;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -585,10 +585,12 @@ impl Control {
     async fn carry_out(&mut self, world: &mut World) {
         let (mut orders, mut learnt) = (Vec::new(), Vec::new());
         let mut outputs = std::collections::VecDeque::new();
+        // SAs that the other member of a cluster hears of, and that are bound therefore.
+        let mut told = BTreeSet::new();
         loop {
             if outputs.is_empty() {
                 outputs.extend(std::iter::from_fn(|| self.gateway.poll_output()).take(OUTPUTS));
-                self.tell_cluster(outputs.make_contiguous()).await;
+                told.extend(self.tell_cluster(outputs.make_contiguous()).await);
             }
             let Some(output) = outputs.pop_front() else { break };
             match output {
@@ -601,11 +603,13 @@ impl Control {
                         debug!(connection = %sa.label.connection, "SA {:?} of {} is installed", sa.id, sa.label);
                     }
                     let told = match &change {
-                        SaChange::Install(sa) if self.cluster.as_ref().is_some_and(|c| c.is_telling) => Some(sa.id),
-                        _ => None,
+                        SaChange::Install(sa) => told.take(&sa.id),
+                        SaChange::Activate(_) | SaChange::Remove(_) | SaChange::Move { .. } | SaChange::Skip { .. } => {
+                            None
+                        }
                     };
                     orders.push(Order::Sa(change));
-                    orders.extend(told.map(Order::ShareOne));
+                    orders.extend(told.map(Order::ShareNew));
                 }
                 Output::OuterMtu { id, mtu } => orders.push(Order::OuterMtu { id, mtu }),
                 Output::Socket(order) => {

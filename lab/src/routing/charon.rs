@@ -83,6 +83,15 @@ impl Charon {
         self.swanctl(&["--terminate", "--ike", &self.name, "--timeout", "5"]).map(drop)
     }
 
+    /// What it says of its SAs.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub(super) fn sas(&self) -> Result<String> {
+        self.swanctl(&["--list-sas"])
+    }
+
     fn swanctl(&self, words: &[&str]) -> Result<String> {
         swanctl(self.node.shell(), &self.dir, words)
     }

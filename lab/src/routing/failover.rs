@@ -45,6 +45,9 @@ fn cases() -> Vec<Options> {
         cases.push(Options::new(scenario));
     }
     cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
+    for cloud in [Cloud::Simplon, Cloud::Strongswan] {
+        cases.push(Options { cloud, ..Options::new(Scenario::Clustered) });
+    }
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases
 }

@@ -116,7 +116,12 @@ impl Ground {
     }
 }
 
-fn site(lab: &Lab, internet: &Node, plan: &SitePlan<'_>) -> Result<Site> {
+/// Builds one site.
+///
+/// # Errors
+///
+/// When a command fails.
+pub(super) fn site(lab: &Lab, internet: &Node, plan: &SitePlan<'_>) -> Result<Site> {
     let host = lab.node(plan.host_name)?;
     let lan = net(plan.lan)?;
     let router = (plan.gateways.len() > 1).then(|| lab.node(plan.router_name)).transpose()?;

@@ -7,6 +7,7 @@
 mod bgp_link;
 mod bgp_tunnels;
 mod charon;
+mod clustered;
 mod config;
 mod daemon;
 mod dark;
@@ -63,19 +64,22 @@ pub enum Scenario {
         /// Whether BIRD keeps routes over a restart of its neighbour (RFC 4724).
         keeps: bool,
     },
+    /// One customer gateway that is a pair with a shared address.
+    Clustered,
     /// Another BGP speaker on a plain link.
     Bgp(BgpPeerKind),
 }
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TwoTunnels,
         Self::NecIxVgwBgp,
         Self::AlibabaVgwBgp,
         Self::TwoDevices,
         Self::HandOver { keeps: true },
         Self::HandOver { keeps: false },
+        Self::Clustered,
         Self::Bgp(BgpPeerKind::Bird),
         Self::Bgp(BgpPeerKind::Frr),
         Self::Bgp(BgpPeerKind::Gobgp),
@@ -92,6 +96,7 @@ impl Scenario {
             Self::TwoDevices => "two-devices",
             Self::HandOver { keeps: true } => "hand-over-bgp",
             Self::HandOver { keeps: false } => "hand-over-bgp-plain",
+            Self::Clustered => "clustered-device",
             Self::Bgp(BgpPeerKind::Bird) => "bgp-bird",
             Self::Bgp(BgpPeerKind::Frr) => "bgp-frr",
             Self::Bgp(BgpPeerKind::Gobgp) => "bgp-gobgp",
@@ -113,6 +118,7 @@ impl Scenario {
                 "a gateway is handed over to another process under BGP and BFD with BIRD, which keeps routes meanwhile"
             }
             Self::HandOver { keeps: false } => "the same with a BIRD that keeps nothing",
+            Self::Clustered => "a customer gateway of two members with one address, of which the active one is killed",
             Self::Bgp(BgpPeerKind::Bird) => "BGP and BFD with BIRD on a plain link",
             Self::Bgp(BgpPeerKind::Frr) => "BGP and BFD with FRR on a plain link",
             Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
@@ -128,6 +134,7 @@ impl Scenario {
             Self::AlibabaVgwBgp => bgp_tunnels::ALIBABA_DRAWING,
             Self::TwoDevices => bgp_tunnels::DEVICES_DRAWING,
             Self::HandOver { .. } => hand_over::DRAWING,
+            Self::Clustered => clustered::DRAWING,
             Self::Bgp(_) => bgp_link::DRAWING,
         }
     }
@@ -366,8 +373,8 @@ impl Options {
 
     /// Why it cannot be run like this; `None` when it can.
     pub fn refuses(&self) -> Option<&'static str> {
-        if self.scenario != Scenario::TwoTunnels && self.cloud == Cloud::Strongswan {
-            return Some("only two-tunnels has strongSwan at the cloud's ends");
+        if !matches!(self.scenario, Scenario::TwoTunnels | Scenario::Clustered) && self.cloud == Cloud::Strongswan {
+            return Some("only two-tunnels and clustered-device have strongSwan at the cloud's ends");
         }
         if self.routes == Routes::Static && !matches!(self.scenario, Scenario::TwoTunnels | Scenario::TwoDevices) {
             return Some("this scenario is about BGP");
@@ -394,6 +401,7 @@ impl Options {
             return Some("the version of IKE is that of the scenario's documents");
         }
         match (self.cloud, self.event) {
+            _ if self.scenario != Scenario::TwoTunnels => None,
             (Cloud::Strongswan, Event::Bfd) => Some("strongSwan has no BFD"),
             (Cloud::Strongswan, Event::Probe) => Some("strongSwan does not probe its tunnels"),
             _ => None,
@@ -477,6 +485,9 @@ pub fn cases() -> Vec<Options> {
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }
+    for cloud in [Cloud::Simplon, Cloud::Strongswan] {
+        cases.push(Options { cloud, ..Options::new(Scenario::Clustered) });
+    }
     let against_strongswan = Options { cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) };
     for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
         cases.push(Options { event, ..against_strongswan.clone() });
@@ -510,6 +521,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
         Scenario::HandOver { .. } => hand_over::ground(&lab)?,
+        Scenario::Clustered => clustered::ground(&lab)?,
         Scenario::Bgp(kind) => {
             bgp_link::play(kind, &lab, &mut reporter)?;
             hold_if_asked(options, &reporter, &lab)?;
@@ -534,6 +546,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_steps(&mut stage),
         Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
         Scenario::HandOver { keeps } => hand_over::steps(&mut stage, keeps),
+        Scenario::Clustered => clustered::steps(&mut stage),
         Scenario::Bgp(_) => Ok(()),
     };
     match played {
@@ -562,6 +575,11 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn daemon(&self, name: &str) -> Result<&Daemon> {
         let found = self.daemons.iter().find(|daemon| daemon.name() == name);
+        found.ok_or_else(|| Error::Asked(format!("no gateway is called {name}")))
+    }
+
+    fn daemon_mut(&mut self, name: &str) -> Result<&mut Daemon> {
+        let found = self.daemons.iter_mut().find(|daemon| daemon.name() == name);
         found.ok_or_else(|| Error::Asked(format!("no gateway is called {name}")))
     }
 

@@ -30,6 +30,7 @@ pub(crate) fn run(command: &ShowCommand) -> Result<Code, Failed> {
         ShowCommand::IpsecSa(args) => show(args, |status| json(&ipsec::rows(status)), ipsec::text),
         ShowCommand::Vpn(args) => whole(args, |status| json(&status.vpns), routing::vpns),
         ShowCommand::Bgp(args) => whole(args, |status| json(&status.bgp), routing::bgp),
+        ShowCommand::Cluster(args) => whole(args, |status| json(&status.cluster), crate::cluster::show),
         ShowCommand::Bfd(args) => whole(args, |status| json(&status.bfd), routing::bfd),
         ShowCommand::Routes(args) => routes::run(args),
         ShowCommand::BgpRoutes(args) => routes::run_bgp(args),
@@ -68,7 +69,7 @@ pub(crate) fn only(mut status: Status, connection: Option<&str>) -> Result<Statu
     Ok(status)
 }
 
-fn json(value: &impl Serialize) -> Result<String, Failed> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failed> {
     let json = serde_json::to_string_pretty(value);
     Ok(json.map_err(|e| Failed::new(Code::Failed, format!("cannot write JSON: {e}")))? + "\n")
 }

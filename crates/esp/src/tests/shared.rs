@@ -85,6 +85,18 @@ fn who_told_another_stops_at_the_ceiling_until_that_is_confirmed_and_asks_for_ke
 }
 
 #[test]
+fn a_new_sa_of_which_another_was_told_is_bound_from_its_first_number_on() {
+    let own = child(1, gcm(true));
+    let mut active = with(&own);
+    active.share_new(SaId(1));
+    let mut other = standby(&own);
+    other.succeed(&[Mark { id: SaId(1), next: 1, top: 0 }]).unwrap();
+    spend(&active, RESERVE);
+    assert_eq!(try_seal(&mut active), Err(Dropped::SequenceExhausted));
+    assert_eq!(other.marks()[0].next, 1 + RESERVE);
+}
+
+#[test]
 fn an_sa_that_nobody_was_told_of_has_no_ceiling() {
     let mut alone = with(&child(1, gcm(true)));
     alone.confirm(&[Mark { id: SaId(1), next: 5, top: 0 }]);

@@ -127,7 +127,7 @@ impl Link {
         clock: Clock,
     ) -> io::Result<Self> {
         let options = Options {
-            member: config.member % 2,
+            member: config.member.saturating_sub(1),
             preference: config.preference,
             preempt: config.preempt,
             interval: config.interval,
@@ -451,7 +451,19 @@ async fn greet(
             Err("the two members have different configurations: nothing is told until they are the same".to_owned())
         }
         Word::Hello { .. } => Ok((stream, sealer, opener, has_called)),
-        _ => Err("the other member did not say hello".to_owned()),
+        Word::Refused(why) => Err(why),
+        Word::All(_)
+        | Word::Anew
+        | Word::One(_)
+        | Word::Gone(_)
+        | Word::Sa(_)
+        | Word::Removed(_)
+        | Word::Moved(..)
+        | Word::Activated(_)
+        | Word::Marks { .. }
+        | Word::Heard(_)
+        | Word::AskForPlace
+        | Word::TakePlace => Err("the other member did not say hello".to_owned()),
     }
 }
 
@@ -462,9 +474,12 @@ async fn say(stream: &mut TcpStream, sealer: &mut Sealer, word: &Word) -> Result
 }
 
 async fn receive<R: AsyncReadExt + Unpin>(stream: &mut R, opener: &mut Opener, most: usize) -> Result<Word, String> {
-    let hung_up = |e: io::Error| match e.kind() {
-        io::ErrorKind::UnexpectedEof => "the other member hung up".to_owned(),
-        _ => format!("the other member is not reached: {e}"),
+    let hung_up = |e: io::Error| {
+        if e.kind() == io::ErrorKind::UnexpectedEof {
+            "the other member hung up".to_owned()
+        } else {
+            format!("the other member is not reached: {e}")
+        }
     };
     let mut length = [0; LENGTH];
     stream.read_exact(&mut length).await.map_err(hung_up)?;

@@ -266,8 +266,12 @@ impl Cluster {
 
     /// The shared addresses are this member's from now on.
     pub(crate) async fn take_addresses(&mut self, netlink: &Netlink, now: Instant) {
-        self.announce_at = ANNOUNCE.iter().map(|ms| now + Duration::from_millis(*ms)).collect();
         self.lend(netlink, now).await;
+    }
+
+    /// Everything is set up: traffic may come.
+    pub(crate) async fn announce_addresses(&mut self, netlink: &Netlink, now: Instant) {
+        self.announce_at = ANNOUNCE.iter().map(|ms| now + Duration::from_millis(*ms)).collect();
         self.announce(netlink, now).await;
     }
 

@@ -3,7 +3,7 @@
 use base::Instant;
 use cluster::{Output as Change, Role};
 use gateway::{Output, Severity};
-use sa::SaChange;
+use sa::{SaChange, SaId};
 use tracing::{error, info};
 
 use super::{Control, random};
@@ -111,14 +111,18 @@ impl Control {
         self.note_cluster(Severity::Info, text);
     }
 
-    /// Tells what these outputs are about, before they take effect.
-    pub(super) async fn tell_cluster(&mut self, outputs: &[Output]) {
+    /// Tells what these outputs are about, before they take effect; the SAs that the other hears of.
+    pub(super) async fn tell_cluster(&mut self, outputs: &[Output]) -> Vec<SaId> {
         let now = self.clock.now();
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_telling) else { return };
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_telling) else { return Vec::new() };
+        let mut told = Vec::new();
         for output in outputs {
             let Output::Sa(change) = output else { continue };
             cluster.words.extend(match change {
-                SaChange::Install(sa) => Some(Word::Sa(Box::new(ExportedSa::of(sa, now)))),
+                SaChange::Install(sa) => {
+                    told.push(sa.id);
+                    Some(Word::Sa(Box::new(ExportedSa::of(sa, now))))
+                }
                 SaChange::Activate(id) => Some(Word::Activated(*id)),
                 SaChange::Remove(id) => Some(Word::Removed(*id)),
                 SaChange::Move { id, path } => Some(Word::Moved(*id, *path)),
@@ -132,6 +136,7 @@ impl Control {
             });
         }
         cluster.checkpoint().await;
+        told
     }
 
     /// What is due by the time.
@@ -215,6 +220,10 @@ impl Control {
         }
         self.gateway.apply(self.config.clone(), self.clock.now());
         self.carry_out(world).await;
+        let now = self.clock.now();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.announce_addresses(world.netlink(), now).await;
+        }
         self.refresh(world).await;
         let took = self.clock.now().saturating_since(began).as_millis();
         let with = match told {
@@ -222,14 +231,6 @@ impl Control {
             None => "was told nothing: connections are negotiated anew".to_owned(),
         };
         self.note_cluster(Severity::Warning, format!("is active: {why}; {with}; it took {took} ms"));
-        self.ask_for_line();
-    }
-
-    /// The other member may have called while this one was not active.
-    fn ask_for_line(&mut self) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.lose_line();
-        }
     }
 
     /// This member stands by from now on, and forgets what it had; nobody is told.

@@ -126,8 +126,8 @@ pub enum Order {
     Resume,
     /// Bind the SAs, before another gateway is told of them, and say what it is to be told.
     Share(oneshot::Sender<Shared>),
-    /// Bind one SA that the other gateway is told of.
-    ShareOne(SaId),
+    /// Bind an SA that begins, of which the other gateway is told.
+    ShareNew(SaId),
     /// Say how far the SAs are, for another gateway that knows them.
     Marks(oneshot::Sender<Vec<Mark>>),
     /// The other gateway knows this.

@@ -296,7 +296,7 @@ impl Worker {
                     let (sas, activated) = (self.path.export(now), self.path.activated());
                     drop(answer.send(Shared { sas, activated, marks: self.path.share() }));
                 }
-                Order::ShareOne(id) => drop(self.path.share_one(id)),
+                Order::ShareNew(id) => self.path.share_new(id),
                 Order::Marks(answer) => drop(answer.send(self.path.marks())),
                 Order::Confirm(marks) => self.path.confirm(&marks),
                 Order::Succeed(marks, activated) => {
