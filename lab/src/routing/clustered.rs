@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::capture::Frame;
 use crate::clock;
 use crate::error::Result;
 use crate::netns::Lab;
@@ -16,6 +17,7 @@ use crate::routing::ground::{Gateway, GatewayPlan, Ground, Site, SitePlan, net};
 use crate::routing::stream::Host;
 use crate::routing::{Cloud, Stage};
 use crate::spec::{Suite, Version};
+use crate::wire::{Class, Inner, classify};
 
 /// The ground.
 pub(super) const DRAWING: &str = " office 10.60.0.0/16                                       VPC 10.50.0.0/16
@@ -145,8 +147,9 @@ pub(super) fn steps(stage: &mut Stage<'_>) -> Result<()> {
         stage.reporter.step(format!("{dies} is started again"));
         wait_in_step(stage, heir, dies)?;
     }
+    split(stage)?;
     let stream = stage.stream()?;
-    let said = stage.daemon("cgw1")?.ask(&["cluster", "switch"])?;
+    let said = stage.daemon("cgw2")?.ask(&["cluster", "switch"])?;
     let losses = stage.settle(stream, Duration::from_secs(1))?;
     stage.reporter.event("a planned change of places", &losses, SWITCH_MS);
     stage.reporter.check("the order says what came of it", said.contains("stands by"), said.trim().to_owned());
@@ -166,6 +169,50 @@ fn kill(stage: &mut Stage<'_>, dies: &str, heir: &str) -> Result<()> {
     let held = status["cluster"]["role"] == "active" && is_up(&status, "tunnel1");
     let why = status["cluster"]["why"].as_str().unwrap_or_default().to_owned();
     stage.reporter.check(format!("{heir} is active and has the tunnel"), held, why);
+    Ok(())
+}
+
+/// The members do not hear each other for a while, and each is active; then the one that took over stays.
+fn split(stage: &mut Stage<'_>) -> Result<()> {
+    let node = stage.ground.customer.gateway(0)?.node.clone();
+    let stream = stage.stream()?;
+    let rules = "meta l4proto { tcp, udp } th dport 4600 drop; meta l4proto { tcp, udp } th sport 4600 drop;";
+    let chain = |hook: &str| format!("chain {hook} {{ type filter hook {hook} priority 0; {rules} }}\n");
+    node.nft(&format!("table ip split {{\n{}{}}}\n", chain("input"), chain("output")))?;
+    let deadline = Duration::from_secs(5);
+    clock::wait_for("both members to be active", deadline, || {
+        let roles = [stage.daemon("cgw1")?.status()?, stage.daemon("cgw2")?.status()?];
+        Ok(roles.iter().all(|status| status["cluster"]["role"] == "active"))
+    })?;
+    clock::sleep(Duration::from_secs(2))?;
+    let losses = stream.finish()?;
+    // No bound: the link believes now the one and now the other, and the peer hears the one whose numbers are higher.
+    stage.reporter.step(format!("the members do not hear each other, and both are active: {losses}"));
+    node.nft("delete table ip split")?;
+    wait_in_step(stage, "cgw2", "cgw1")?;
+    let status = stage.daemon("cgw1")?.status()?;
+    let why = status["cluster"]["why"].as_str().unwrap_or_default().to_owned();
+    stage.reporter.check("the one that took over stays active", why == "the other member took over", why);
+    Ok(())
+}
+
+/// No number of an SA is sealed twice, whoever of the two members seals.
+pub(super) fn check_numbers(stage: &mut Stage<'_>, frames: &[Frame]) -> Result<()> {
+    let members = ["cgw1", "cgw2"].map(|name| crate::topology::index_of(&stage.ground.internet, name));
+    let [one, other] = members;
+    let members = [one?, other?];
+    let mut seen = BTreeSet::new();
+    let mut twice = 0_usize;
+    for frame in frames.iter().filter(|frame| members.contains(&frame.interface)) {
+        if let Class::Esp(flow) | Class::EspInUdp(flow) = classify(&frame.bytes, &Inner::default())
+            && flow.from.to_string() == SHARED
+        {
+            // A frame to a port of the bridge is seen there too, with the other's address as its source.
+            twice += usize::from(!seen.insert(flow));
+        }
+    }
+    let found = format!("{} packets of both members, {twice} of them with a number that was used", seen.len());
+    stage.reporter.check("no number is sealed twice by the two members", twice == 0 && seen.len() > 100, found);
     Ok(())
 }
 

@@ -644,6 +644,9 @@ impl Stage<'_> {
     fn check_wire(&mut self) -> Result<()> {
         let Some(capture) = self.capture.take() else { return Ok(()) };
         let frames = capture.finish()?;
+        if self.options.scenario == Scenario::Clustered {
+            clustered::check_numbers(self, &frames)?;
+        }
         let inner = Inner {
             networks: vec![self.ground.customer.network.into(), self.ground.cloud.network.into()],
             pattern: PATTERN.to_vec(),

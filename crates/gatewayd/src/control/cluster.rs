@@ -37,6 +37,10 @@ impl Control {
                 }
             }
             Heard::Member(Change::Partner { is_heard: true }) => {
+                if cluster.role == Role::Active {
+                    // It may have had the addresses too.
+                    cluster.announce_addresses(world.netlink(), now).await;
+                }
                 self.note_cluster(Severity::Info, "the other member is heard".to_owned());
             }
             Heard::Member(Change::Partner { is_heard: false }) => {
