@@ -134,3 +134,85 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(id: u64, next: u64) -> Mark {
+        Mark { id: SaId(id), next, top: next / 2 }
+    }
+
+    /// An SA as it is told, by way of bytes.
+    fn sa(id: u64) -> Word {
+        let child = sa::ChildSa {
+            id: SaId(id),
+            label: sa::ChildLabel { connection: "a".into(), child: "a".into() },
+            inbound_spi: sa::Spi(0x1000 + id as u32),
+            outbound_spi: sa::Spi(0x2000 + id as u32),
+            suite: sa::ChildSuite { encryption: base::algorithm::Encryption::Aes128Gcm, integrity: None, esn: true },
+            keys: sa::ChildKeys {
+                inbound: sa::DirectionKeys { encryption: vec![1; 20].into(), integrity: Vec::new().into() },
+                outbound: sa::DirectionKeys { encryption: vec![2; 20].into(), integrity: Vec::new().into() },
+            },
+            path: Path {
+                local: "192.0.2.1:4500".parse().unwrap(),
+                remote: "192.0.2.2:4500".parse().unwrap(),
+                udp: true,
+            },
+            local: Vec::new(),
+            remote: Vec::new(),
+            routing: model::Routing::Policy,
+            limits: sa::Limits::default(),
+            replay_window: 64,
+            df: model::DfPolicy::Honour,
+            copy_dscp: true,
+            mtu: None,
+            mss: None,
+        };
+        Word::Sa(Box::new(ExportedSa::of(&child, Instant::ZERO)))
+    }
+
+    fn told(words: Vec<Word>) -> Replica {
+        let mut replica = Replica::default();
+        for word in words {
+            let text = serde_json::to_string(&word).unwrap();
+            replica.note(serde_json::from_str(&text).unwrap(), Instant::ZERO).unwrap();
+        }
+        replica
+    }
+
+    #[test]
+    fn what_was_told_is_gone_on_with_and_what_was_taken_back_is_not() {
+        let replica = told(vec![
+            sa(1),
+            sa(2),
+            Word::Activated(SaId(1)),
+            Word::Marks { number: 1, marks: vec![mark(1, 50)] },
+            Word::All(vec![sa(3), Word::Activated(SaId(2)), Word::Removed(SaId(1))]),
+            // It was under way when the SA was removed.
+            Word::Marks { number: 2, marks: vec![mark(1, 60), mark(2, 7)] },
+        ]);
+        assert!(replica.whole_at.is_some());
+        assert_eq!(replica.len(), (0, 2));
+        let estate = replica.into_estate();
+        assert_eq!(estate.sas.iter().map(|sa| sa.id.0).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(estate.activated, [SaId(2)]);
+        assert_eq!(estate.marks, [mark(2, 7), mark(3, 1)], "of one that is new, nothing was sealed");
+    }
+
+    #[test]
+    fn marks_are_answered_with_their_number_also_among_others_and_nothing_else_is() {
+        let mut replica = Replica::default();
+        let mut note = |word| replica.note(word, Instant::ZERO).unwrap();
+        assert_eq!(note(sa(1)), None);
+        assert_eq!(note(Word::Marks { number: 7, marks: Vec::new() }), Some(7));
+        assert_eq!(note(Word::All(vec![Word::Marks { number: 8, marks: Vec::new() }, sa(2)])), Some(8));
+        assert_eq!(note(Word::TakePlace), None);
+    }
+
+    #[test]
+    fn nothing_is_whole_before_the_first_marks() {
+        assert!(told(vec![sa(1), Word::Activated(SaId(1))]).whole_at.is_none());
+    }
+}
