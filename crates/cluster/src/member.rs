@@ -217,8 +217,8 @@ impl Member {
     }
 
     fn take_over(&mut self, why: &'static str, now: Instant) {
-        let next = self.term + 1;
-        self.term = next + (next + u64::from(self.options.member)) % 2;
+        let next = self.term.saturating_add(1);
+        self.term = next.saturating_add((next % 2) ^ u64::from(self.options.member % 2));
         self.turn(Role::Active, why, now);
         self.outputs.push_back(Output::TakeOver { why });
         // So that the other hears of it at once.

@@ -148,11 +148,20 @@ pub(super) fn steps(stage: &mut Stage<'_>) -> Result<()> {
         wait_in_step(stage, heir, dies)?;
     }
     split(stage)?;
+    clock::sleep(Duration::from_millis(1_500))?;
     let stream = stage.stream()?;
     let said = stage.daemon("cgw2")?.ask(&["cluster", "switch"])?;
     let losses = stage.settle(stream, Duration::from_secs(1))?;
     stage.reporter.event("a planned change of places", &losses, SWITCH_MS);
     stage.reporter.check("the order says what came of it", said.contains("stands by"), said.trim().to_owned());
+    wait_in_step(stage, "cgw1", "cgw2")?;
+    // Switches believe another announcement a second later at the soonest.
+    clock::sleep(Duration::from_millis(1_500))?;
+    let stream = stage.stream()?;
+    stage.daemon_mut("cgw1")?.stop();
+    stage.reporter.step("cgw1 is told to end");
+    let losses = stage.settle(stream, Duration::from_secs(2))?;
+    stage.reporter.event("the end of the active one in good order", &losses, SWITCH_MS);
     let now = ike_sas(stage)?;
     stage.reporter.check("the cloud has the IKE SA that it had all the time", now == first, texts_of(&now));
     Ok(())

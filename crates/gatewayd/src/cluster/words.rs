@@ -145,7 +145,7 @@ mod tests {
 
     /// An SA as it is told, by way of bytes.
     fn sa(id: u64) -> Word {
-        let child = sa::ChildSa {
+        let child = ChildSa {
             id: SaId(id),
             label: sa::ChildLabel { connection: "a".into(), child: "a".into() },
             inbound_spi: sa::Spi(0x1000 + id as u32),
