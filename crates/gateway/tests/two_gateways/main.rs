@@ -2,6 +2,7 @@
 //! would see comes out. ESP is in UDP here, because the simulated network carries nothing else.
 #![expect(clippy::unwrap_used, reason = "a panic here is the verdict")]
 
+mod failover;
 mod handover;
 mod leaving;
 mod paths;
