@@ -457,7 +457,7 @@ impl Control {
         for _ in 0..BATCH {
             match next? {
                 // Whoever stands by answers nobody.
-                Report::Ike { .. } | Report::Esp(_) | Report::Alive(_) if !is_active => {}
+                Report::Ike { .. } | Report::Esp(_) | Report::Alive { .. } if !is_active => {}
                 Report::Ike { local, remote, payload, at: _ } => {
                     debug!("{} bytes from {remote} to {local}", payload.len());
                     self.gateway.handle_datagram(local, remote, &payload, self.clock.now());

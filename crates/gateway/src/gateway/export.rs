@@ -16,6 +16,7 @@ use model::{Connection, GatewayOptions, Ports};
 use sa::{ChildLabel, ChildSuite, Path, SaChange, SaId};
 use serde::{Deserialize, Serialize};
 
+use super::leaving::Lingering;
 use super::{Gateway, ike_options};
 use crate::drain::Drain;
 use crate::health::Signal;

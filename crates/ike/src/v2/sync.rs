@@ -295,7 +295,8 @@ impl Established {
                 | Exchange::RekeyIke(_)
                 | Exchange::DeleteIke
                 | Exchange::Ask
-                | Exchange::Probe(_) => None,
+                | Exchange::Probe(_)
+                | Exchange::Drain { .. } => None,
             };
             if let Some((id, inbound)) = inherited {
                 let again = again(&outstanding.exchange, ctx);
@@ -378,6 +379,7 @@ fn again(exchange: &Exchange, ctx: &Context<'_>) -> Option<Job> {
             Some(Job::RekeyIke { group: Some(rekeying.own.group()), tries: rekeying.tries })
         }
         Exchange::DeleteIke => Some(Job::DeleteIke),
+        Exchange::Drain { name, is_drained } => Some(Job::Drain { name: name.clone(), is_drained: *is_drained }),
         Exchange::Ask | Exchange::Probe(_) => None,
     }
 }
