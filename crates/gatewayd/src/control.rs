@@ -858,6 +858,7 @@ impl Control {
         self.notifier.stopping();
         self.metrics = None;
         info!("gateway stops");
+        let is_member = self.cluster.is_some();
         self.leave_cluster(world).await;
         self.gateway.shut_down(self.clock.now());
         self.carry_out(world).await;
@@ -875,8 +876,13 @@ impl Control {
             }
             self.carry_out(world).await;
         }
-        world.clear().await;
-        self.guard.clear();
+        if is_member {
+            // Hosts may send to this member for a while: what refuses their packets in clear stays, as after a crash.
+            world.leave().await;
+        } else {
+            world.clear().await;
+            self.guard.clear();
+        }
         self.end_data_path(&mut reports, workers, Duration::from_millis(500)).await;
         self.log.collect(None);
         if let Some(exporter) = self.exporter.take() {

@@ -198,16 +198,25 @@ impl Control {
         cluster.role = Role::Active;
         cluster.leaves_at = None;
         cluster.lose_line();
-        cluster.take_addresses(world.netlink(), began).await;
         let estate = cluster.take_estate();
+        cluster.has_told |= estate.is_some();
         let Ok(fresh) = random() else { return };
         let mut told = None;
         if let Some(estate) = estate {
             told = Some((estate.ones.len(), estate.sas.len()));
-            cluster.has_told = true;
-            let ids: Vec<_> = estate.sas.iter().map(|sa| sa.id).collect();
+            let mut ids: Vec<_> = estate.sas.iter().map(|sa| sa.id).collect();
             let install = estate.sas.into_iter().map(|sa| Order::Sa(SaChange::Install(Box::new(sa))));
-            self.handle.send(install.chain([Order::Succeed(estate.marks, estate.activated)]));
+            self.handle.send(install);
+            // Before any is active, and before packets can come: no worker uses a number that the other member may use.
+            let succeeded = self.handle.succeed(estate.marks).await;
+            let activated = estate.activated.iter().filter(|id| ids.contains(id));
+            match succeeded {
+                Ok(()) => self.handle.send(activated.map(|id| Order::Sa(SaChange::Activate(*id)))),
+                Err(why) => {
+                    error!("the data path cannot go on: {why}");
+                    self.handle.send(ids.drain(..).map(|id| Order::Sa(SaChange::Remove(id))));
+                }
+            }
             if let Err(why) = self.gateway.succeed(estate.ones, fresh, self.clock.now()) {
                 error!("what the other member told is of no use: {why}");
                 let Ok(fresh) = random() else { return };
@@ -221,6 +230,10 @@ impl Control {
             }
         } else {
             self.gateway.stand_by(fresh, self.clock.now());
+        }
+        let now = self.clock.now();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.take_addresses(world.netlink(), now).await;
         }
         self.gateway.apply(self.config.clone(), self.clock.now());
         self.carry_out(world).await;

@@ -78,7 +78,13 @@ pub(super) fn share_out(order: Order, followers: &[Way]) -> Order {
         | Order::Snapshot(_)
         | Order::Offer(_)
         | Order::Pause(_)
-        | Order::Restore(..) => {}
+        | Order::Restore(..)
+        // How far an SA is they have in common.
+        | Order::Share(_)
+        | Order::ShareNew(_)
+        | Order::Marks(_)
+        | Order::Confirm(_)
+        | Order::Succeed(..) => {}
     }
     order
 }

@@ -132,8 +132,8 @@ pub enum Order {
     Marks(oneshot::Sender<Vec<Mark>>),
     /// The other gateway knows this.
     Confirm(Vec<Mark>),
-    /// Go on in place of another gateway: it said this last, and packets take these SAs. They have been installed here.
-    Succeed(Vec<Mark>, Vec<SaId>),
+    /// Go on in place of another gateway, which said this last. The SAs have been installed here, and none is active.
+    Succeed(Vec<Mark>, oneshot::Sender<Result<(), String>>),
     /// Send what is left of the orders before this one, then end.
     Stop,
 }
@@ -320,6 +320,14 @@ impl Handle {
         let (answer, asked) = oneshot::channel();
         self.send([Order::Share(answer)]);
         asked.await.ok()
+    }
+
+    /// Goes on in place of another gateway, which said last how far its SAs are. They have been installed, and none may be
+    /// activated before this is done: any worker would seal with it then.
+    pub async fn succeed(&self, marks: Vec<Mark>) -> Result<(), String> {
+        let (answer, asked) = oneshot::channel();
+        self.send([Order::Succeed(marks, answer)]);
+        asked.await.unwrap_or_else(|_| Err("the data path has ended".to_owned()))
     }
 
     /// How far the SAs are.

@@ -299,9 +299,8 @@ impl Worker {
                 Order::ShareNew(id) => self.path.share_new(id),
                 Order::Marks(answer) => drop(answer.send(self.path.marks())),
                 Order::Confirm(marks) => self.path.confirm(&marks),
-                Order::Succeed(marks, activated) => {
-                    let result = self.path.succeed(&marks).and_then(|()| self.path.activate_all(&activated));
-                    self.note(result, || "go on in place of another gateway".to_owned());
+                Order::Succeed(marks, answer) => {
+                    drop(answer.send(self.path.succeed(&marks).map_err(|why| why.to_string())));
                 }
                 Order::Stop => return Ok(Next::End),
                 // Carried out above.
@@ -336,6 +335,11 @@ impl Worker {
             | Order::Offer(_)
             | Order::Pause(_)
             | Order::Restore(..)
+            | Order::Share(_)
+            | Order::ShareNew(_)
+            | Order::Marks(_)
+            | Order::Confirm(_)
+            | Order::Succeed(..)
             | Order::Resume
             | Order::Stop) => return Some(other),
         }
