@@ -5,10 +5,11 @@
 
 mod ground;
 
+use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use ground::{Ground, lost_nothing};
+use ground::{Ground, INNER, lost_nothing};
 
 #[test]
 fn a_hand_over_loses_no_packet_and_keeps_the_ike_sa() {
