@@ -254,6 +254,17 @@ fn drain(stage: &mut Stage<'_>) -> Result<()> {
     let done = order.finish(Duration::from_secs(40))?;
     let said = stage.daemon("cgw")?.said();
     stage.reporter.check("the tunnel becomes quiet and is taken down", done, said.trim().to_owned());
+    let expected = match (stage.options.version, stage.options.cloud) {
+        (Version::V1, _) => "IKEv1 cannot ask",
+        (Version::V2, Cloud::Simplon) => "the other end sends around",
+        (Version::V2, Cloud::Strongswan) => "the other end does not know",
+    };
+    let status = stage.daemon("cgw")?.status()?;
+    let connection = list(&status["connections"]).find(|connection| connection["name"] == "tunnel1");
+    let history = connection.map(|connection| &connection["history"]).unwrap_or(&Value::Null);
+    let found = list(history).filter_map(|entry| entry["text"].as_str()).find(|text| text.starts_with(expected));
+    let shown = found.unwrap_or("nothing is said of it").to_owned();
+    stage.reporter.check("it is said whether the other end was asked to move too", found.is_some(), shown);
     Ok(())
 }
 
