@@ -121,6 +121,11 @@ impl BgpPeer for Exabgp {
         self.order(&format!("announce route {prefix} next-hop self"))
     }
 
+    fn announce_with(&mut self, prefix: &str, [code, flags, value]: [&str; 3]) -> Result<bool> {
+        self.order(&format!("announce route {prefix} next-hop self attribute [ 0x{code} 0x{flags} 0x{value} ]"))
+            .map(|()| true)
+    }
+
     fn withdraw(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.retain(|network| network != prefix);
         self.order(&format!("withdraw route {prefix} next-hop self"))

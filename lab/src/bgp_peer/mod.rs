@@ -157,6 +157,16 @@ pub(crate) trait BgpPeer {
     /// When it refuses.
     fn announce(&mut self, prefix: &str) -> Result<()>;
 
+    /// Announces a network with one attribute just as these octets have it, code, flags and value, each in hexadecimal;
+    /// whether it can be made to.
+    ///
+    /// # Errors
+    ///
+    /// When it refuses.
+    fn announce_with(&mut self, _prefix: &str, _attribute: [&str; 3]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Withdraws one.
     ///
     /// # Errors

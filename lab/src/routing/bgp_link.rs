@@ -135,6 +135,7 @@ impl Link {
         self.session(reporter)?;
         self.routes(reporter)?;
         self.refresh(reporter)?;
+        self.bad_attributes(reporter)?;
         self.restart(reporter)?;
         self.hold_timer(reporter)?;
         self.wrong_as(reporter)?;
@@ -204,6 +205,37 @@ impl Link {
             held,
             format!("{before} updates, then {}", count(self)?),
         );
+        Ok(())
+    }
+
+    /// RFC 7606: a malformed attribute takes its route with it or is ignored, and the session goes on.
+    fn bad_attributes(&mut self, reporter: &mut Reporter) -> Result<()> {
+        // A MULTI_EXIT_DISC that claims to be transitive; an ATOMIC_AGGREGATE with a value.
+        if !self.peer.announce_with(THEIR_OTHER_NET, ["04", "c0", "00000009"])? {
+            return Ok(());
+        }
+        let told = clock::wait_for("word of the malformed attribute", Duration::from_secs(10), || {
+            Ok(self.events()?.contains("MULTI_EXIT_DISC, its flags are wrong"))
+        });
+        let events = self.events()?;
+        let line = events.lines().find(|line| line.contains("malformed")).unwrap_or("nothing was said").to_owned();
+        let is_there = self.node.ip(&["route", "show", THEIR_OTHER_NET])?.contains("via");
+        reporter.check(
+            "a route with a malformed attribute is none, and the log has it",
+            told.is_ok() && !is_there,
+            line,
+        );
+        self.peer.announce_with(THEIR_THIRD_NET, ["06", "40", "01"])?;
+        let took = self.wait_for_route(THEIR_THIRD_NET, true)?;
+        let ignored = self.events()?.contains("ATOMIC_AGGREGATE, its length is not 0");
+        reporter.check("one that may be ignored is ignored, and said", ignored, format!("{took:.2} s"));
+        for network in [THEIR_OTHER_NET, THEIR_THIRD_NET] {
+            self.peer.withdraw(network)?;
+        }
+        self.wait_for_route(THEIR_THIRD_NET, false)?;
+        let now = self.neighbor()?;
+        let held = now["state"] == "established" && now["flaps"] == 0;
+        reporter.check("the session goes on", held, format!("{}, flaps {}", now["state"], now["flaps"]));
         Ok(())
     }
 
