@@ -858,9 +858,10 @@ impl Control {
         self.notifier.stopping();
         self.metrics = None;
         info!("gateway stops");
-        let is_member = self.cluster.is_some();
-        self.leave_cluster(world).await;
-        self.gateway.shut_down(self.clock.now());
+        let is_succeeded = self.leave_cluster(world).await;
+        if !is_succeeded {
+            self.gateway.shut_down(self.clock.now());
+        }
         self.carry_out(world).await;
         let until = self.clock.now() + FAREWELL;
         while self.gateway.has_sas() && self.clock.now() < until {
@@ -876,7 +877,7 @@ impl Control {
             }
             self.carry_out(world).await;
         }
-        if is_member {
+        if is_succeeded {
             // Hosts may send to this member for a while: what refuses their packets in clear stays, as after a crash.
             world.leave().await;
         } else {

@@ -271,8 +271,8 @@ impl Control {
         self.note_cluster(Severity::Warning, format!("stands by: {why}"));
     }
 
-    /// Before the process ends: the other member goes on where it can.
-    pub(super) async fn leave_cluster(&mut self, world: &mut World) {
+    /// Before the process ends: the other member goes on where it can. Whether it does, or did already.
+    pub(super) async fn leave_cluster(&mut self, world: &mut World) -> bool {
         if self.switch().await.is_ok() {
             let until = self.clock.now() + SWITCH;
             while self.clock.now() < until && self.is_active() {
@@ -288,9 +288,11 @@ impl Control {
             let is_taken = !self.is_active();
             info!("{}", if is_taken { "the other member goes on" } else { "the other member does not go on" });
         }
+        let is_succeeded = !self.is_active();
         if let Some(mut cluster) = self.cluster.take() {
             cluster.leave_addresses(world.netlink()).await;
         }
+        is_succeeded
     }
 
     /// When the cluster wants to be looked after.
