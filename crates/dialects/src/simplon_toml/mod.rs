@@ -50,17 +50,6 @@
 //! addresses = ["169.254.10.2/30"]
 //! routes = ["10.2.0.0/16"]
 //! mark = 100
-//!
-//! [cluster]                               # one of two gateways with one address; without it, alone
-//! member = 1                              # 2 on the other
-//! psk = "what only the two know"
-//! local = ["10.9.0.1:4600"]               # paths between them
-//! peer = ["10.9.0.2:4600"]
-//! shared = ["192.0.2.1/24%eth0"]
-//! preference = 100
-//! preempt = false
-//! interval = "100ms"
-//! dead-after = "500ms"
 //! ```
 
 mod cluster;
