@@ -189,7 +189,10 @@ pub(super) enum Exchange {
     DeleteIke,
     Ask,
     Probe(Probing),
-    Drain { name: Arc<str>, is_drained: bool },
+    Drain {
+        name: Arc<str>,
+        is_drained: bool,
+    },
 }
 
 impl Outstanding {
