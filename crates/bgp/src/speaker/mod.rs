@@ -608,6 +608,7 @@ impl Machine for Speaker {
         if self.deferral.is_some_and(|until| until <= now) {
             self.converge("the time for it is over");
         }
+        self.news.wake(now);
         while let Some((at, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             if self.turn(id, now, Peer::wake).is_none() {
                 self.deadlines.remove(&(at, id));

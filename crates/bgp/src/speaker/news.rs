@@ -29,12 +29,19 @@ pub(super) struct News {
     pub(super) rests_until: Instant,
     /// How many were told something since the last rest.
     told: u32,
+    /// It is time, and whoever takes the outputs gets it.
+    is_awake: bool,
 }
 
 impl News {
     /// When what was gathered is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.for_all.then_some(self.rests_until)
+        (self.for_all && !self.is_awake).then_some(self.rests_until)
+    }
+
+    /// What is due at this time waits among the outputs, and for no deadline any more.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.is_awake = self.due().map_or(self.is_awake, |at| at <= now);
     }
 
     /// It is this one's turn.
@@ -45,6 +52,7 @@ impl News {
     /// Everybody was asked, and nobody has to be told anything more.
     pub(super) fn rest(&mut self, now: Instant) {
         let longer = GATHER_EACH.saturating_mul(std::mem::take(&mut self.told).saturating_sub(1));
-        (self.for_all, self.rests_until) = (false, now + (GATHER + longer).min(GATHER_LONGEST));
+        (self.for_all, self.is_awake) = (false, false);
+        self.rests_until = now + (GATHER + longer).min(GATHER_LONGEST);
     }
 }
