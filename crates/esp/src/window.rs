@@ -17,7 +17,7 @@ pub const MAX_SIZE: u32 = 8192;
 /// Which of the latest sequence numbers were received. Several workers may share it: [`Window::accept`] takes each number
 /// once, whoever offers it, and nobody waits.
 ///
-/// It is a ring of words, each of which belongs to one block of [`BLOCK`] numbers at a time and says to which: the low half
+/// It is a ring of words, each of which belongs to one block of 32 numbers at a time and says to which: the low half
 /// has a bit for each number, the high half counts the block's rounds. A newer block takes the place of an older one by
 /// the same step that notes its first number. The ring has a block more than the window needs, so a block that is pushed
 /// out lies wholly behind the window (RFC 6479 clears blocks for the same end, which takes one owner).

@@ -5,7 +5,7 @@
 //! | the log on standard error | text for a person, or JSON ([`Format`]) |
 //! | the journal | the last [`KEPT`] events, which `simplon show events` asks for |
 //! | a file of each connection | JSON with how far both phases were, where a directory for them is configured |
-//! | a collector | by OTLP, where one is configured ([`crate::otlp`]) |
+//! | a collector | by OTLP, where one is configured (`otlp`) |
 //!
 //! An event of a connection in JSON has the fields of the tunnel logs that clouds write: `event_timestamp`,
 //! `dpd_enabled`, `nat_t_detected`, `ike_phase1_state`, `ike_phase2_state` and `details`. No event holds a secret.
