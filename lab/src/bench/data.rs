@@ -26,8 +26,13 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
         [Gateway::Simplon, Gateway::WithoutEncryption, Gateway::Strongswan, Gateway::WireguardGo, Gateway::Openvpn];
     let both = &[Gateway::Simplon, Gateway::Strongswan][..];
     let without_offloads = &[Gateway::Simplon, Gateway::Strongswan, Gateway::WireguardGo][..];
-    let mut cases =
-        vec![(Case::GCM, &all[..]), (Case::SHA1, both), (Case::SHA256, both), (Case::PLAIN, &[Gateway::Simplon][..])];
+    let mut cases = vec![
+        (Case::GCM, &all[..]),
+        (Case::BEHIND, &[Gateway::Simplon, Gateway::WithoutEncryption, Gateway::Strongswan]),
+        (Case::SHA1, both),
+        (Case::SHA256, both),
+        (Case::PLAIN, &[Gateway::Simplon]),
+    ];
     if installed("ethtool") {
         cases.extend([(Case::CARD, without_offloads), (Case::POOR_WIRE, without_offloads)]);
     } else {

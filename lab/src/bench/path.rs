@@ -44,13 +44,23 @@ impl Wire {
     }
 }
 
-/// What is negotiated, and over which wire.
+/// Where the hosts are that talk through the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hosts {
+    /// At the gateways themselves: two namespaces, and nothing but the tunnel is measured.
+    AtGateways,
+    /// One hop behind them, as a site has it: four namespaces, and both gateways forward.
+    Behind,
+}
+
+/// What is negotiated, over which wire, and between which hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) esp: EspProposal,
     pub(super) encapsulation: Encapsulation,
     pub(super) wire: Wire,
+    pub(super) hosts: Hosts,
 }
 
 impl Case {
@@ -59,7 +69,9 @@ impl Case {
         esp: EspProposal { encryption: Encryption::Aes128Gcm, integrity: None, group: None, esn: false },
         encapsulation: Encapsulation::Udp,
         wire: Wire::Veth,
+        hosts: Hosts::AtGateways,
     };
+    pub(super) const BEHIND: Self = Self { name: "AES-GCM, hosts behind", hosts: Hosts::Behind, ..Self::GCM };
     pub(super) const SHA1: Self = Self { name: "AES-CBC SHA1 in UDP", esp: Self::cbc(Integrity::Sha1), ..Self::GCM };
     pub(super) const SHA256: Self =
         Self { name: "AES-CBC SHA2-256 in UDP", esp: Self::cbc(Integrity::Sha256), ..Self::GCM };
@@ -72,22 +84,33 @@ impl Case {
     }
 }
 
-/// Four namespaces.
+/// Both gateways, and the hosts that talk.
 pub(super) struct Ends {
     pub(super) places: [Place; 2],
     pub(super) hosts: [Node; 2],
 }
 
 impl Ends {
-    pub(super) fn build(lab: &Lab) -> Result<Self> {
+    pub(super) fn build(lab: &Lab, hosts: Hosts) -> Result<Self> {
         let gateways = [lab.node("gw-a")?, lab.node("gw-b")?];
-        let hosts = [lab.node("host-a")?, lab.node("host-b")?];
         lab.link((&gateways[0], "outside"), (&gateways[1], "outside"))?;
-        for end in 0..2 {
-            lab.link((&hosts[end], "eth0"), (&gateways[end], "inside"))?;
-            hosts[end].address("eth0", &format!("{}/24", HOSTS[end]))?;
-            hosts[end].route("default", &INSIDE[end].to_string())?;
-        }
+        let hosts = match hosts {
+            Hosts::AtGateways => {
+                for (gateway, host) in gateways.iter().zip(HOSTS) {
+                    gateway.bridge("inside", &format!("{host}/24"))?;
+                }
+                gateways.clone()
+            }
+            Hosts::Behind => {
+                let hosts = [lab.node("host-a")?, lab.node("host-b")?];
+                for end in 0..2 {
+                    lab.link((&hosts[end], "eth0"), (&gateways[end], "inside"))?;
+                    hosts[end].address("eth0", &format!("{}/24", HOSTS[end]))?;
+                    hosts[end].route("default", &INSIDE[end].to_string())?;
+                }
+                hosts
+            }
+        };
         let place = |own: usize, node: Node| Place {
             name: node.name().to_owned(),
             node,
@@ -116,16 +139,16 @@ pub(super) struct Tunnel {
 impl Tunnel {
     pub(super) fn build(gateway: Gateway, case: Case, plugins: Plugins, shell: &Shell) -> Result<Self> {
         let lab = Lab::new(shell)?;
-        let ends = Ends::build(&lab)?;
+        let ends = Ends::build(&lab, case.hosts)?;
         if case.wire != Wire::Veth {
             for place in &ends.places {
                 place.node.run(&[&["ethtool", "-K", "outside"][..], case.wire.features()].concat())?;
             }
         }
         let running = gateway.start(&lab, &ends, [spec(0, case), spec(1, case)], plugins)?;
-        let to = HOSTS[1].to_string();
+        let [from, to] = HOSTS.map(|host| host.to_string());
         clock::wait_for(&format!("a ping through {gateway}"), Duration::from_secs(15), || {
-            Ok(ends.hosts[0].output(&["ping", "-n", "-c", "1", "-W", "1", &to])?.ok)
+            Ok(ends.hosts[0].output(&["ping", "-n", "-c", "1", "-W", "1", "-I", &from, &to])?.ok)
         })?;
         let mut pids = Vec::new();
         for place in &ends.places {
@@ -175,8 +198,8 @@ impl Tunnel {
     }
 
     fn iperf_once(&self, more: &[&str]) -> Result<Value> {
-        let to = HOSTS[1].to_string();
-        let mut words = vec!["iperf3", "-J", "-c", &to];
+        let [from, to] = HOSTS.map(|host| host.to_string());
+        let mut words = vec!["iperf3", "-J", "-B", &from, "-c", &to];
         words.extend(more);
         let output = self.ends.hosts[0].output(&words)?;
         let said: Value = serde_json::from_str(&output.stdout).unwrap_or_default();

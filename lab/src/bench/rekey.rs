@@ -46,8 +46,8 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
 fn run_once(tunnel: &mut Tunnel, rekeys: bool, samples: &mut Samples) -> Result<()> {
     let before = carried(tunnel)?;
     let log = tunnel.lab.dir().join("stream");
-    let to = HOSTS[1].to_string();
-    let words = ["iperf3", "-J", "-c", &to, "-t", &SECONDS.to_string()];
+    let [from, to] = HOSTS.map(|host| host.to_string());
+    let words = ["iperf3", "-J", "-B", &from, "-c", &to, "-t", &SECONDS.to_string()];
     let mut stream = tunnel.ends.hosts[0].spawn(&words, &[], &log)?;
     let socket = tunnel.lab.dir().join("gw-a/socket").to_string_lossy().into_owned();
     let program = simplon::program().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,7 +1,7 @@
 //! Round trips of pings, one outstanding: each is sent when the one before it came back.
 //!
 //! With pauses between them the processor falls asleep, and what is measured is how fast it wakes. What both gateways
-//! add is the difference to the same path where both only forward.
+//! add is the difference to the same path without any.
 
 use crate::bench::data::{build, plugins_for};
 use crate::bench::figures::{Row, Samples, Spread};
@@ -13,24 +13,28 @@ use crate::shell::Shell;
 
 /// Pings of a round.
 const COUNT: &str = "2000";
+/// What the ping passes.
+pub(super) const CASES: [(&str, Case); 2] = [("ping", Case::GCM), ("ping, hosts behind", Case::BEHIND)];
 
 /// Measures every gateway by turns, and the path without any.
 pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) -> Result<Vec<Row>> {
     let mut tunnels = Vec::new();
-    for gateway in [&[Gateway::Forwarding, Gateway::WithoutEncryption], &Gateway::PEERS[..]].concat() {
-        let plugins = plugins_for(gateway, Case::GCM, shell)?;
-        let what = format!("round trips, {gateway}");
-        if let Some(tunnel) = build(gateway, Case::GCM, plugins, &what, skipped, shell)? {
-            tunnels.push((tunnel, Samples::default()));
+    for (name, case) in CASES {
+        for gateway in [&[Gateway::Forwarding, Gateway::WithoutEncryption], &Gateway::PEERS[..]].concat() {
+            let plugins = plugins_for(gateway, case, shell)?;
+            let what = format!("{name}, {gateway}");
+            if let Some(tunnel) = build(gateway, case, plugins, &what, skipped, shell)? {
+                tunnels.push((name, tunnel, Samples::default()));
+            }
         }
     }
+    let [from, to] = HOSTS.map(|host| host.to_string());
     for round in 1..=rounds {
         let mut forwarding = 0.0;
-        for (tunnel, samples) in &mut tunnels {
-            let to = HOSTS[1].to_string();
+        for (name, tunnel, samples) in &mut tunnels {
             // Adaptive: the next leaves when the answer has come.
-            let said = tunnel.ends.hosts[0].output(&["ping", "-n", "-A", "-c", COUNT, "-W", "1", &to])?;
-            let mut times = round_trips(&said.stdout);
+            let words = ["ping", "-n", "-A", "-c", COUNT, "-W", "1", "-I", &from, &to];
+            let mut times = round_trips(&tunnel.ends.hosts[0].output(&words)?.stdout);
             times.sort_by(f64::total_cmp);
             let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
             samples.push("answered", times.len() as f64);
@@ -41,12 +45,12 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
             samples.push("p50_us", p50);
             samples.push("p99_us", p99 * 1_000.0);
             samples.push("added_p50_us", p50 - forwarding);
-            shell.say(&format!("  round trips, round {round}: {} {p50:.0} µs", tunnel.gateway.name()));
+            shell.say(&format!("  {name}, round {round}: {} {p50:.0} µs", tunnel.gateway.name()));
         }
     }
     Ok(tunnels
         .into_iter()
-        .map(|(tunnel, samples)| samples.into_row(Part::Rtt, "ping", tunnel.gateway.name()))
+        .map(|(name, tunnel, samples)| samples.into_row(Part::Rtt, name, tunnel.gateway.name()))
         .collect())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Sender, both gateways and receiver share the processors of one machine. A sender that sends as fast as it can takes
 //! from the gateways what they need, so what counts is the best rate at which all but a few arrive; what arrives of a
-//! flood stands beside it (`loadgen::packets`).
+//! flood stands beside it (`loadgen::packets`). The hosts are behind the gateways, for the sender's device cuts up its runs.
 
 use crate::bench::data::{build, plugins_for};
 use crate::bench::figures::{Row, Samples};
@@ -26,9 +26,9 @@ pub(super) fn measure(rounds: u32, skipped: &mut Vec<Skipped>, shell: &Shell) ->
     }
     let mut tunnels = Vec::new();
     for gateway in Gateway::PEERS {
-        let plugins = plugins_for(gateway, Case::GCM, shell)?;
+        let plugins = plugins_for(gateway, Case::BEHIND, shell)?;
         let what = format!("small packets, {gateway}");
-        if let Some(mut tunnel) = build(gateway, Case::GCM, plugins, &what, skipped, shell)? {
+        if let Some(mut tunnel) = build(gateway, Case::BEHIND, plugins, &what, skipped, shell)? {
             tunnel.serve_counter()?;
             tunnels.push((tunnel, Samples::default()));
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::path::{COUNTER, Ends, HOSTS, OUTSIDE, load};
+use crate::bench::path::{COUNTER, Ends, HOSTS, Hosts, OUTSIDE, load};
 use crate::bench::process::resident_kb;
 use crate::bench::responder::strongswan_conf;
 use crate::clock;
@@ -66,7 +66,7 @@ impl Swarm {
     /// The same, with simplon telling of this and what is worse.
     pub(super) fn build_telling(kind: PeerKind, tunnels: u32, level: &str, shell: &Shell) -> Result<Self> {
         let lab = Lab::new(shell)?;
-        let ends = Ends::build(&lab)?;
+        let ends = Ends::build(&lab, Hosts::Behind)?;
         for place in &ends.places {
             place.settle(kind)?;
         }
