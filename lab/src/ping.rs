@@ -57,6 +57,16 @@ pub(crate) fn ping(from: &Node, to: Ipv4Addr, count: u32, size: u32) -> Result<P
     Ok(read(&output.stdout))
 }
 
+/// Whether somebody answers pings to `target` with ICMP errors, and what `ping` says of them.
+pub(crate) fn is_refused(node: &Node, from: Ipv4Addr, target: Ipv4Addr) -> Result<(bool, String)> {
+    let (pattern, from, to) = (pattern(), from.to_string(), target.to_string());
+    let said =
+        node.output(&["ping", "-n", "-I", &from, "-c", "3", "-i", "0.3", "-W", "1", "-p", &pattern, &to])?.stdout;
+    let heard: Vec<&str> = said.lines().filter(|line| line.starts_with("From ")).collect();
+    let held = heard.len() == 3 && !said.contains("bytes from");
+    Ok((held, heard.last().map_or_else(|| "nobody says anything".to_owned(), |line| (*line).to_owned())))
+}
+
 /// Pings that go on while something else happens.
 pub(crate) struct Running {
     process: Process,

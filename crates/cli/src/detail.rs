@@ -163,6 +163,9 @@ fn show_gateway(gateway: &GatewayStatus, data_path: &DataPathCounters, out: &mut
     let ike = &gateway.ike;
     let up = short_duration(gateway.uptime_s);
     out.title(0, &format!("gateway: up {up}, UDP ports {} and {}", gateway.ike_port, gateway.natt_port));
+    if !gateway.cut_off.is_empty() {
+        out.line(2, "cut off", &gateway.cut_off.join(", "));
+    }
     let messages = format!(
         "received {}, sent {}, sent again {}, answered again {}",
         ike.received, ike.sent, ike.retransmitted, ike.answered_again

@@ -59,6 +59,10 @@ fn show(status: &Status) -> String {
         text.push('\n');
         text += &vpns(status);
     }
+    if !status.gateway.cut_off.is_empty() {
+        let networks = status.gateway.cut_off.join(", ");
+        text += &format!("\nno device inside leads to {networks}: what comes out of tunnels for there is refused\n");
+    }
     for connection in &status.connections {
         if let Some(failure) = &connection.last_failure {
             text.push('\n');

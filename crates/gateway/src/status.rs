@@ -52,6 +52,9 @@ pub struct GatewayStatus {
     /// The version of simplon; filled in by the shell.
     #[serde(default)]
     pub version: String,
+    /// Networks of ours to which no device inside leads now: packets for them are refused; filled in by the shell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_off: Vec<String>,
     /// What IKE has counted.
     pub ike: IkeCounters,
     /// What the data path has counted beside its SAs; filled in by the shell.
@@ -509,9 +512,8 @@ pub(crate) fn of<'a>(
         uptime_s: now.since_start().as_secs(),
         ike_port: options.ports.ike,
         natt_port: options.ports.natt,
-        version: String::new(),
         ike: ike_counters(endpoint),
-        data_path: None,
+        ..GatewayStatus::default()
     };
     Status { gateway, connections, ..Status::default() }
 }

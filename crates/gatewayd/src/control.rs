@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use base::{Instant, Machine, Random};
 use gateway::{Gateway, Output, Severity};
+use ipnet::IpNet;
 use model::{Config, Ports};
 use os::alone::Alone;
 use os::clock::Clock;
@@ -159,6 +160,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         sockets: Sockets::default(),
         alone,
         route_events,
+        cut_off: Vec::new(),
         watch,
         lost: BTreeMap::new(),
         failed: None,
@@ -290,6 +292,8 @@ struct Control {
     watch: Watch,
     /// What there is to tell of routes.
     route_events: mpsc::Receiver<routes::Event>,
+    /// Networks of ours to which no device inside leads.
+    cut_off: Vec<IpNet>,
     /// Datagrams that were dropped on the way up, as last told.
     lost: BTreeMap<&'static str, u64>,
     /// The first change to the kernel that failed, for the start.
@@ -394,9 +398,7 @@ impl Control {
                 Some(quoted) = self.icmp.heard() => self.note_icmp_error(&quoted),
                 Some(heard) = heard_of(&mut self.cluster) => self.hear_cluster(heard, world).await,
                 change = self.watch.changed() => self.note_change(change),
-                Some(event) = self.route_events.recv() => {
-                    self.log.note(Severity::Warning, "routes", event.to_string());
-                }
+                Some(event) = self.route_events.recv() => self.note_routes(event),
                 Some(mut asked) = server.asked() => match asked.stream.take() {
                     None => self.answer(asked, world).await,
                     Some(stream) => match self.give(stream, &mut reports).await {
@@ -534,6 +536,14 @@ impl Control {
         }
         let soon = (self.clock.now() + SETTLE).max(self.refreshed_at + LOOK_AGAIN);
         self.refresh_at = self.refresh_at.min(soon);
+    }
+
+    fn note_routes(&mut self, event: routes::Event) {
+        let severity = if event.is_warning() { Severity::Warning } else { Severity::Info };
+        self.log.note(severity, "routes", event.to_string());
+        if let routes::Event::CutOff { networks } = event {
+            self.cut_off = networks;
+        }
     }
 
     /// An ICMP error came in, from anybody.
@@ -698,6 +708,7 @@ impl Control {
                 self.gateway.set_addresses(&connection.name, found.local, found.remote, now);
             }
         }
+        world.keep_inside(&self.config);
         self.refresh_at = self.clock.now() + if waiting { resolve::RETRY } else { resolve::REFRESH };
     }
 

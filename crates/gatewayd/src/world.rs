@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use gateway::{Device, DeviceChange, Route, RouteChange, Rule, Via};
 use ipnet::IpNet;
+use model::Config;
 use os::netlink::{self, Netlink, TABLE_MAIN};
 use os::sysctl;
 use os::tun::{Tun, TunOptions};
@@ -221,6 +222,17 @@ impl World {
     /// How many changes of routes the kernel has not been asked for yet.
     pub fn route_backlog(&self) -> usize {
         self.routes.as_ref().map_or(0, Routes::backlog)
+    }
+
+    /// Packets for the networks that this configuration calls ours do not take the default route when their way is gone.
+    pub fn keep_inside(&self, config: &Config) {
+        let Ok(routes) = self.routes() else { return };
+        let children = config.connections.iter().flat_map(|connection| &connection.children);
+        let selected = children.flat_map(|child| &child.local).map(|selector| selector.net);
+        let announced = config.bgp.iter().flat_map(|bgp| &bgp.networks).copied();
+        let ours = selected.chain(announced).filter(|net| config.gateway.install_routes && net.prefix_len() > 0);
+        let ours: BTreeSet<IpNet> = ours.map(|net| net.trunc()).collect();
+        routes.keep_inside(ours.into_iter().collect(), self.devices.keys().cloned().collect());
     }
 
     /// What an earlier run left behind and nobody has wanted since is removed now.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::Result;
-use crate::netns::Node;
-use crate::ping::pattern;
+use crate::ping;
 use crate::routing::Stage;
 
 /// What goes dark.
@@ -48,7 +47,7 @@ pub(super) fn play(stage: &mut Stage<'_>, dark: &Dark<'_>) -> Result<()> {
         routes.contains("unreachable"),
         routes.trim().replace('\n', " | "),
     );
-    let (held, found) = is_refused(&host.node, other, target)?;
+    let (held, found) = ping::is_refused(&host.node, other, target)?;
     stage.reporter.check("the sender hears that its packets are refused", held, found);
     clock::sleep(Duration::from_secs(1))?;
     stage.ground.cut(&[])?;
@@ -63,18 +62,8 @@ pub(super) fn play(stage: &mut Stage<'_>, dark: &Dark<'_>) -> Result<()> {
     }
     stage.reporter.step("the gateway is killed");
     clock::sleep(Duration::from_secs(1))?;
-    let (held, found) = is_refused(&host.node, other, target)?;
+    let (held, found) = ping::is_refused(&host.node, other, target)?;
     stage.reporter.check("also without the gateway the sender hears it", held, found);
     drop(stream);
     Ok(())
-}
-
-/// Whether somebody answers pings to `target` with ICMP errors, and what `ping` says of them.
-fn is_refused(node: &Node, from: Ipv4Addr, target: Ipv4Addr) -> Result<(bool, String)> {
-    let (pattern, from, to) = (pattern(), from.to_string(), target.to_string());
-    let said =
-        node.output(&["ping", "-n", "-I", &from, "-c", "3", "-i", "0.3", "-W", "1", "-p", &pattern, &to])?.stdout;
-    let heard: Vec<&str> = said.lines().filter(|line| line.starts_with("From ")).collect();
-    let held = heard.len() == 3 && !said.contains("bytes from");
-    Ok((held, heard.last().map_or_else(|| "nobody says anything".to_owned(), |line| (*line).to_owned())))
 }

@@ -37,12 +37,21 @@ pub enum Trouble {
     Rebind,
     /// The path between the gateways takes packets of 1,300 bytes and drops larger ones without a word.
     BlackHole,
+    /// The link between the cloud's gateway and its network goes down while the tunnel is up.
+    LanDown,
 }
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Loss, Self::Duplicates, Self::RestartCustomer, Self::RestartCloud, Self::Rebind, Self::BlackHole];
+    pub const ALL: [Self; 7] = [
+        Self::Loss,
+        Self::Duplicates,
+        Self::RestartCustomer,
+        Self::RestartCloud,
+        Self::Rebind,
+        Self::BlackHole,
+        Self::LanDown,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -53,6 +62,7 @@ impl Trouble {
             Self::RestartCloud => "restart-cloud",
             Self::Rebind => "rebind",
             Self::BlackHole => "black-hole",
+            Self::LanDown => "lan-down",
         }
     }
 
@@ -72,7 +82,10 @@ impl Trouble {
             Self::BlackHole if ![options.customer, options.cloud].contains(&PeerKind::Simplon) => {
                 Some("only simplon looks for black holes")
             }
-            Self::BlackHole => None,
+            Self::LanDown if options.cloud != PeerKind::Simplon => {
+                Some("only simplon keeps what is for its own network")
+            }
+            Self::BlackHole | Self::LanDown => None,
         }
     }
 
@@ -120,7 +133,7 @@ impl Run<'_> {
                 let text = "trouble: packets of more than {} bytes vanish between the gateways, and nobody says so";
                 self.reporter.step(text.replace("{}", &NARROW.to_string()));
             }
-            Some(Trouble::RestartCustomer | Trouble::RestartCloud | Trouble::Rebind) | None => {}
+            Some(Trouble::RestartCustomer | Trouble::RestartCloud | Trouble::Rebind | Trouble::LanDown) | None => {}
         }
         Ok(())
     }
@@ -150,6 +163,7 @@ impl Run<'_> {
                 self.check_back("ping passes again behind the new ports")
             }
             Some(Trouble::BlackHole) => self.check_probed(),
+            Some(Trouble::LanDown) => self.take_lan_down(),
             Some(Trouble::Duplicates) | None => Ok(()),
         }
     }
@@ -195,6 +209,32 @@ impl Run<'_> {
             self.reporter.check(format!("the {end}'s gateway knows how wide the path is"), waited.is_ok(), found);
         }
         self.check_back("ping passes in the black hole")
+    }
+
+    /// The gateway's link to its network goes down, and with it the route: what comes out of the tunnel for that network must
+    /// not follow the default route, which the capture would show. Then the link is back.
+    fn take_lan_down(&mut self) -> Result<()> {
+        let (customer, cloud) = (&self.ground.customer, &self.ground.cloud);
+        let (gateway, target) = (cloud.gateway.node.clone(), cloud.host_address);
+        let pings = ping::ping(&customer.host, target, 2, 56)?;
+        self.reporter.check("ping passes while the link is up", pings.all_answered(), pings.to_string());
+        // Linux sends an error a second to each host.
+        gateway.sysctl(&["net.ipv4.icmp_ratelimit=0"])?;
+        gateway.ip(&["link", "set", "dev", "inside", "down"])?;
+        self.reporter.step("trouble: the link between the cloud's gateway and its network is down");
+        let way =
+            gateway.output(&["ip", "route", "get", &target.to_string(), "from", "10.60.1.100", "iif", "simplon0"])?;
+        let found = format!("{}{}", way.stdout, way.stderr).trim().to_owned();
+        self.reporter.check(
+            "what comes out of the tunnel has no way to the internet",
+            !found.contains("dev outside"),
+            found,
+        );
+        let (held, said) = ping::is_refused(&customer.host, customer.host_address, target)?;
+        self.reporter.check("the sender hears that its packets are refused", held, said);
+        gateway.ip(&["link", "set", "dev", "inside", "up"])?;
+        self.reporter.step("the link is up again");
+        self.check_back("ping passes again over the link")
     }
 
     /// Pings until one is answered.

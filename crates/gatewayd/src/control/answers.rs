@@ -76,6 +76,7 @@ impl Control {
     pub(super) async fn status(&mut self) -> Status {
         let mut status = self.gateway.status(self.clock.now());
         env!("CARGO_PKG_VERSION").clone_into(&mut status.gateway.version);
+        status.gateway.cut_off = self.cut_off.iter().map(ToString::to_string).collect();
         let snapshot = tokio::time::timeout(SNAPSHOT, self.handle.snapshot()).await;
         let Ok(Some(snapshot)) = snapshot else {
             warn!("the data path does not say what it counted");

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use os::netlink::Place;
+
+/// How many networks a sentence names.
+const NAMED: usize = 4;
 
 /// Something that happened to routes, in numbers and with an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,11 @@ pub enum Event {
         /// How many routes.
         routes: u64,
     },
+    /// These networks of ours, and no others, are not reached by any device inside now: packets for them are refused.
+    CutOff {
+        /// All of them; none when that is over.
+        networks: Vec<IpNet>,
+    },
     /// The kernel cannot be talked to; it is tried again.
     Broken(Arc<str>),
 }
@@ -74,6 +83,7 @@ impl Event {
             Self::Refused { .. } => "routes_refused",
             Self::DeviceGone { .. } => "route_device_gone",
             Self::DeviceBack { .. } => "route_device_back",
+            Self::CutOff { .. } => "routes_cut_off",
             Self::Broken(_) => "routes_broken",
         }
     }
@@ -81,6 +91,7 @@ impl Event {
     /// Whether it needs a person.
     pub const fn is_warning(&self) -> bool {
         match self {
+            Self::CutOff { networks } => !networks.is_empty(),
             Self::PutBack { .. } | Self::InTheWay { .. } | Self::Refused { .. } | Self::Broken(_) => true,
             Self::Adopted { .. } | Self::Swept { .. } | Self::DeviceGone { .. } | Self::DeviceBack { .. } => false,
         }
@@ -135,6 +146,19 @@ impl fmt::Display for Event {
                 write!(f, "the device {device} is down or gone, and {routes} routes go without it")
             }
             Self::DeviceBack { device, routes } => write!(f, "the device {device} is up, for {routes} routes"),
+            Self::CutOff { networks } if networks.is_empty() => {
+                write!(f, "every network of ours is reached by a device inside again")
+            }
+            Self::CutOff { networks } => {
+                let first = networks.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let more = networks.len().saturating_sub(NAMED);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                write!(
+                    f,
+                    "no device inside leads to {first}{more}: what comes out of tunnels for there is refused, and does not \
+                     follow the default route"
+                )
+            }
             Self::Broken(why) => write!(f, "the kernel's routes cannot be changed for now: {why}"),
         }
     }

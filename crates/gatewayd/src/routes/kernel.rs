@@ -150,6 +150,7 @@ impl Kernel {
         match order {
             Order::Set(place, path) => self.table.set(place, path),
             Order::Remove(place) => self.table.remove(place),
+            Order::KeepInside(local, tunnels) => self.table.keep_inside(local, tunnels),
             Order::EndGrace => self.table.end_grace(),
             Order::Ask(place, answer) => self.waiting.push_back(Waiting::Standing(place, answer)),
             Order::Settle(answer) => self.waiting.push_back(Waiting::Rest(answer)),

@@ -13,6 +13,7 @@
 //! | [`Event`], [`Standing`], [`Counts`] | what there is to tell |
 
 mod event;
+mod inside;
 mod kernel;
 mod path;
 mod places;
@@ -20,12 +21,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use os::poll::Waker;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +52,7 @@ pub enum Farewell {
 enum Order {
     Set(Place, Path),
     Remove(Place),
+    KeepInside(Vec<IpNet>, BTreeSet<Arc<str>>),
     EndGrace,
     /// How it stands with a route once everything before has been tried.
     Ask(Place, oneshot::Sender<Standing>),
@@ -116,6 +120,11 @@ impl Routes {
     /// Wants nothing there any more.
     pub fn remove(&self, place: Place) {
         self.order(Order::Remove(place));
+    }
+
+    /// See [`Table::keep_inside`].
+    pub fn keep_inside(&self, local: Vec<IpNet>, tunnels: BTreeSet<Arc<str>>) {
+        self.order(Order::KeepInside(local, tunnels));
     }
 
     /// Changes many: a path for what is wanted, nothing for what is not wanted any more.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Deadline, Instant, Machine};
-use os::netlink::{Link, PROTOCOL, Place, Route, Write};
+use ipnet::IpNet;
+use os::netlink::{Link, PROTOCOL, Place, Route, RouteKind, Write};
 
 use super::event::{Counts, Event, Standing};
+use super::inside::{Inside, Kept};
 use super::path::{Path, Placed};
 use super::places::Places;
 
@@ -165,6 +167,7 @@ pub struct Table {
     restless: u32,
     grace: Duration,
     grace_end: Option<Instant>,
+    inside: Inside,
 }
 
 impl Table {
@@ -188,6 +191,7 @@ impl Table {
             restless: 0,
             grace,
             grace_end: None,
+            inside: Inside::default(),
         }
     }
 
@@ -215,8 +219,15 @@ impl Table {
         }
     }
 
+    /// Packets for these networks of ours never take the default route while there was another way once, other than
+    /// through these devices of tunnels.
+    pub fn keep_inside(&mut self, local: Vec<IpNet>, tunnels: BTreeSet<Arc<str>>) {
+        self.inside.keep(local, tunnels);
+    }
+
     /// Wants nothing at all any more, not even what an earlier process left.
     pub fn remove_all(&mut self) {
+        self.inside = Inside::default();
         for (place, entry) in self.entries.iter_mut() {
             entry.want = None;
             entry.unclaimed = false;
@@ -355,6 +366,7 @@ impl Table {
 
     /// Somebody else added or changed a route.
     pub fn handle_route(&mut self, route: Route, protocol: u8, replaces: bool, now: Instant) {
+        self.inside.note_route(&route, protocol);
         let place = route.place();
         let Some(entry) = self.entries.get_mut(place) else { return };
         if protocol == PROTOCOL {
@@ -369,6 +381,7 @@ impl Table {
 
     /// Somebody else removed a route.
     pub fn handle_route_gone(&mut self, route: &Route, protocol: u8, now: Instant) {
+        self.inside.note_route(route, protocol);
         let (place, leads_nowhere) = (route.place(), self.leads_nowhere(route));
         let Some(entry) = self.entries.get_mut(place) else { return };
         if protocol != PROTOCOL {
@@ -449,6 +462,7 @@ impl Table {
         if before == after {
             return;
         }
+        self.inside.note_change();
         for (path, placed) in &mut self.paths {
             if path.uses(&name) {
                 *placed = resolve(&self.devices, &mut self.placed, path);
@@ -485,6 +499,7 @@ impl Table {
 
     /// An address is gone. The kernel drops the IPv4 routes that have it as their source, without a word.
     pub fn handle_address_gone(&mut self, ip: IpAddr, now: Instant) {
+        self.inside.note_change();
         if self.placed.iter().any(|placed| placed.source() == Some(ip)) {
             self.audit_within(AUDIT_SOON, now);
         }
@@ -508,16 +523,18 @@ impl Table {
     /// Whether the list must also have what others made, to say who is in the way; those with our number suffice
     /// otherwise.
     pub fn must_see_others(&self) -> bool {
-        self.ailing.values().any(|ailment| ailment.trouble == Trouble::InTheWay(None))
+        self.inside.is_looking() || self.ailing.values().any(|ailment| ailment.trouble == Trouble::InTheWay(None))
     }
 
     /// A list of the kernel's routes begins.
     pub fn begin_audit(&mut self) {
+        self.inside.begin();
         self.audit = self.audit.wrapping_add(1);
     }
 
     /// A route that is there, whoever made it.
     pub fn handle_seen(&mut self, route: Route, protocol: u8, now: Instant) {
+        self.inside.see(&route, protocol);
         let place = route.place();
         if protocol != PROTOCOL {
             if *self.trouble(place) == Trouble::InTheWay(None) {
@@ -569,8 +586,18 @@ impl Table {
             self.grace_end = Some(now + self.grace);
         }
         self.note_missing(now);
+        self.settle_inside();
         self.ailing.retain(|_, ailment| ailment.trouble != Trouble::No || !ailment.is_over(now));
         self.forget_paths();
+    }
+
+    fn settle_inside(&mut self) {
+        let devices = &self.devices;
+        let name = |index: u32| devices.iter().find(|(_, device)| device.0 == index).map(|(name, _)| name.clone());
+        let Kept { added, removed, cut_off } = self.inside.end(name);
+        added.into_iter().for_each(|place| self.set(place, Path::nowhere(RouteKind::Unreachable)));
+        removed.into_iter().for_each(|place| self.remove(place));
+        self.acts.extend(cut_off.map(|networks| Act::Event(Event::CutOff { networks })));
     }
 
     fn note_missing(&mut self, now: Instant) {
@@ -691,6 +718,9 @@ impl Machine for Table {
             self.grace_end = None;
             self.grace = Duration::ZERO;
             self.sweep();
+        }
+        if self.inside.take_stale() {
+            self.audit_within(AUDIT_SOON, now);
         }
         if self.audit_at.is_some_and(|at| at <= now) {
             self.audit_at = None;

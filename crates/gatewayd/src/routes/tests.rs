@@ -414,3 +414,29 @@ fn the_laws_of_machines_hold() {
         Duration::from_secs(1_000),
     );
 }
+
+#[test]
+fn a_network_of_ours_whose_device_goes_is_refused_and_not_left_to_the_default_route() {
+    let mut kernel = Kernel::default();
+    let lan = route("10.1.2.0/24", 2);
+    for other in [&route("0.0.0.0/0", 1), &lan] {
+        kernel.routes.insert(other.place(), (other.clone(), BIRD));
+    }
+    let mut table = ready(&mut kernel, Duration::ZERO);
+    table.keep_inside(vec!["10.1.0.0/16".parse().unwrap()], Default::default());
+    kernel.serve_until(&mut table, at(0.2));
+    assert_eq!(kernel.written(), ["add the route 10.1.2.0/24 in table 254 with metric 4294967293"]);
+    assert_eq!(kernel.told(), []);
+    // The kernel drops the route with the device, and does not tell of it.
+    kernel.routes.remove(&lan.place());
+    table.handle_link(&link("b", 2, false));
+    kernel.serve_until(&mut table, at(0.4));
+    assert_eq!(kernel.told(), [Event::CutOff { networks: vec![lan.destination] }]);
+    kernel.routes.insert(lan.place(), (lan.clone(), BIRD));
+    table.handle_route(lan, BIRD, false, at(0.5));
+    kernel.serve_until(&mut table, at(0.7));
+    assert_eq!(kernel.told(), [Event::CutOff { networks: vec![] }]);
+    table.remove_all();
+    kernel.serve_until(&mut table, at(0.9));
+    assert_eq!(kernel.written(), ["remove the route 10.1.2.0/24 in table 254 with metric 4294967293"]);
+}
