@@ -178,5 +178,6 @@ fn show_gateway(gateway: &GatewayStatus, data_path: &DataPathCounters, out: &mut
     out.line(2, "IKE SAs", &sas);
     out.line(2, "Child SAs", &format!("rekeyed {}", ike.child_rekeys));
     out.line(2, "IKE dropped", &counts(&ike.dropped));
-    out.line(2, "packets without an SA", &counts(&data_path.dropped));
+    let told = format!("{}; senders told {}", counts(&data_path.dropped), data_path.unreachable_sent);
+    out.line(2, "packets without an SA", &told);
 }

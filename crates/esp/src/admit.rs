@@ -32,6 +32,11 @@ fn say(packet: &[u8], destination: IpAddr, mtu: usize) -> Option<Vec<u8>> {
     if destination.is_multicast() { None } else { icmp::too_big(packet, destination, mtu) }
 }
 
+/// What the sender of a packet without an SA is told, by the same source.
+pub(crate) fn say_unreachable(packet: &[u8]) -> Option<Vec<u8>> {
+    icmp::unreachable(packet, Ip::parse(packet).ok()?.destination())
+}
+
 /// Decides about `packet`, where `mtu` bytes pass through the tunnel. `fresh_id` is the identification
 /// of fragments of a packet that has none of its own ([`Fragments::new`]).
 pub fn admit(packet: &[u8], mtu: usize, df: DfPolicy, fresh_id: u16) -> Admit<'_> {

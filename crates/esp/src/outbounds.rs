@@ -10,7 +10,7 @@ use packet::segment::{Kind, Segments};
 use packet::{FlowKey, Ip, Tos};
 use sa::{ChildLabel, ChildSa, Path, SaId, TrafficSelector};
 
-use crate::admit::{Admit, IcmpBudget, admit};
+use crate::admit::{Admit, IcmpBudget, admit, say_unreachable};
 use crate::event::Events;
 use crate::export::OutboundStanding;
 use crate::fit::Fit;
@@ -35,6 +35,8 @@ pub struct Outbounds {
     retired: Counters,
     events: Events,
     budget: IcmpBudget,
+    /// Times that a sender was told that there is no SA.
+    unreachable_sent: u64,
     fragment_id: u16,
     /// From one fragmented packet to the next: other workers have the numbers between.
     fragment_step: u16,
@@ -71,12 +73,13 @@ struct Group {
     sas: Vec<SaId>,
 }
 
-/// A policy, and when it last asked for an SA.
+/// A policy, when it last asked for an SA, and since when packets have found none.
 #[derive(Debug)]
 struct Waiting {
     policy: Policy,
     via: Via,
     asked: Option<Instant>,
+    since: Option<Instant>,
 }
 
 /// What [`Outbounds::send`] makes of a packet.
@@ -150,6 +153,9 @@ impl Outbounds {
     const BUFFER: usize = 65_536;
     /// How often a policy without an SA asks for one.
     const ASK_AGAIN: Duration = Duration::from_secs(1);
+    /// For how long senders hear nothing while packets find no SA. A negotiation takes some round trips: what is sent
+    /// again a second later gets through, and its sender need not know.
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     /// No SAs, no policies.
     pub fn new() -> Self {
@@ -164,6 +170,7 @@ impl Outbounds {
             retired: Counters::default(),
             events: Events::default(),
             budget: IcmpBudget::new(),
+            unreachable_sent: 0,
             fragment_id: 0,
             fragment_step: 1,
             buffer: vec![0; Self::BUFFER].into(),
@@ -185,7 +192,7 @@ impl Outbounds {
         self.remove_policy(&policy.label);
         let at = free_slot(&mut self.policies);
         self.rules_mut(via).insert(&policy.local, &policy.remote, Target::Policy(at));
-        self.policies[at] = Some(Waiting { policy, via, asked: None });
+        self.policies[at] = Some(Waiting { policy, via, asked: None, since: None });
         Ok(())
     }
 
@@ -249,6 +256,9 @@ impl Outbounds {
     /// [`Unusable::UnknownId`].
     pub fn activate(&mut self, id: SaId) -> Result<(), Unusable> {
         let key = self.sas.get(&id).ok_or(Unusable::UnknownId)?.key.clone();
+        for waiting in self.policies.iter_mut().flatten().filter(|waiting| waiting.policy.label == key.label) {
+            waiting.since = None;
+        }
         if let Some(group) = self.groups.iter_mut().flatten().find(|group| group.key == key) {
             group.sas.retain(|other| *other != id);
             group.sas.push(id);
@@ -309,7 +319,32 @@ impl Outbounds {
     ///
     /// [`Dropped::NotIp`], [`Dropped::NoPolicy`], and [`Dropped::NoSa`], which also asks for one.
     pub fn find(&mut self, via: Via, packet: &[u8], now: Instant) -> Result<SaId, Dropped> {
-        self.search(via, packet, now).inspect_err(|&reason| self.drops.count(reason))
+        self.search(via, packet, now).map_err(|(reason, _)| reason).inspect_err(|&reason| self.drops.count(reason))
+    }
+
+    /// As [`Self::find`]; and where packets have found no SA for a while, `reply` gets the answer for the sender: it cannot
+    /// be reached, since the peer cannot (RFC 4301 §5.1, the third of its reasons to discard). Refusing for good ("administratively
+    /// prohibited") would end what TCP has begun; this it takes for a fault that may pass.
+    fn find_or_answer(
+        &mut self,
+        via: Via,
+        packet: &[u8],
+        reply: impl FnOnce(&[u8]),
+        now: Instant,
+    ) -> Result<SaId, Dropped> {
+        let (reason, since) = match self.search(via, packet, now) {
+            Ok(id) => return Ok(id),
+            Err(missed) => missed,
+        };
+        self.drops.count(reason);
+        if since.is_some_and(|since| now.saturating_since(since) >= Self::PATIENCE)
+            && let Some(answer) = say_unreachable(packet)
+            && self.budget.spend(now)
+        {
+            self.unreachable_sent += 1;
+            reply(&answer);
+        }
+        Err(reason)
     }
 
     /// Seals a packet for its peer, in pieces where need be, and hands to `out` what is to be sent.
@@ -325,7 +360,7 @@ impl Outbounds {
         mut out: impl FnMut(Outgoing<'_>),
         now: Instant,
     ) -> Result<(), Dropped> {
-        let id = self.find(via, packet, now)?;
+        let id = self.find_or_answer(via, packet, |reply| out(Outgoing::Reply(reply)), now)?;
         let Some(row) = self.sas.get_mut(&id) else { return Err(Dropped::NoSa) };
         let len = Ip::parse(packet).map_or(packet.len(), |ip| ip.bytes().len());
         let packet = &mut packet[..len];
@@ -374,7 +409,7 @@ impl Outbounds {
         room: &mut impl Room,
         now: Instant,
     ) -> Result<(), Dropped> {
-        let id = self.find(via, packet, now)?;
+        let id = self.find_or_answer(via, packet, |reply| room.reply(reply), now)?;
         let Some(row) = self.sas.get_mut(&id) else { return Err(Dropped::NoSa) };
         let segments = cut.map(|(kind, size)| Segments::new(packet, kind, size)).transpose();
         let Ok(segments) = segments else {
@@ -481,6 +516,11 @@ impl Outbounds {
         self.sas.get(&id).map(|row| row.shaping)
     }
 
+    /// Times that the sender of a packet was told that there is no SA for it.
+    pub const fn unreachable_sent(&self) -> u64 {
+        self.unreachable_sent
+    }
+
     /// What all SAs did, those removed included, and the packets that found none.
     pub fn total(&self) -> Counters {
         let mut total = self.retired;
@@ -537,34 +577,33 @@ impl Outbounds {
         self.events.pop()
     }
 
-    fn search(&mut self, via: Via, packet: &[u8], now: Instant) -> Result<SaId, Dropped> {
-        let flow = FlowKey::of(packet).map_err(|_| Dropped::NotIp)?;
+    /// The SA of a packet; or why there is none, and since when packets like it have found none.
+    fn search(&mut self, via: Via, packet: &[u8], now: Instant) -> Result<SaId, (Dropped, Option<Instant>)> {
+        let flow = FlowKey::of(packet).map_err(|_| (Dropped::NotIp, None))?;
         let rules = match via {
             Via::Policy => Some(&self.by_policy),
             Via::Device(id) => self.by_device.get(id.0 as usize),
         };
-        let rules = rules.ok_or(Dropped::NoPolicy)?;
+        let rules = rules.ok_or((Dropped::NoPolicy, None))?;
         match self.cache.find(via, &flow, || rules.find(&flow)) {
             Some(Target::Group(at)) => {
                 let current = self.groups.get(at).and_then(|group| group.as_ref()?.sas.last().copied());
-                current.ok_or(Dropped::NoSa)
+                current.ok_or((Dropped::NoSa, None))
             }
-            Some(Target::Policy(at)) => {
-                self.ask(at, flow, now);
-                Err(Dropped::NoSa)
-            }
-            None => Err(Dropped::NoPolicy),
+            Some(Target::Policy(at)) => Err((Dropped::NoSa, self.ask(at, flow, now))),
+            None => Err((Dropped::NoPolicy, None)),
         }
     }
 
-    /// A policy asks for an SA, once in a while.
-    fn ask(&mut self, at: usize, flow: FlowKey, now: Instant) {
-        let Some(Some(waiting)) = self.policies.get_mut(at) else { return };
-        if waiting.asked.is_some_and(|asked| now < asked + Self::ASK_AGAIN) {
-            return;
+    /// A policy asks for an SA, once in a while. Since when packets have found none.
+    fn ask(&mut self, at: usize, flow: FlowKey, now: Instant) -> Option<Instant> {
+        let waiting = self.policies.get_mut(at)?.as_mut()?;
+        let since = *waiting.since.get_or_insert(now);
+        if waiting.asked.is_none_or(|asked| now >= asked + Self::ASK_AGAIN) {
+            waiting.asked = Some(now);
+            self.events.push(Event::NoSa { label: waiting.policy.label.clone(), flow });
         }
-        waiting.asked = Some(now);
-        self.events.push(Event::NoSa { label: waiting.policy.label.clone(), flow });
+        Some(since)
     }
 
     /// The rules of a device, for a change: what was found by them before is forgotten.

@@ -97,6 +97,9 @@ pub struct DataPathCounters {
     pub send_errors: u64,
     /// Errors of receiving.
     pub receive_errors: u64,
+    /// Times that the sender of a packet was told that there is no SA for it.
+    #[serde(default)]
+    pub unreachable_sent: u64,
     /// ICMP errors about our ESP packets that named one of our SAs.
     pub valid_icmp_errors: u64,
     /// ICMP errors that did not.
@@ -419,6 +422,7 @@ impl DataPathCounters {
     pub fn add(&mut self, more: &Self) {
         add_to(&mut self.dropped, &more.dropped);
         self.send_errors += more.send_errors;
+        self.unreachable_sent += more.unreachable_sent;
         self.receive_errors += more.receive_errors;
         self.valid_icmp_errors += more.valid_icmp_errors;
         self.invalid_icmp_errors += more.invalid_icmp_errors;

@@ -1,5 +1,6 @@
 //! Telling a sender that its packet is too big: ICMP "fragmentation needed" (RFC 1191) and ICMPv6
-//! "packet too big" (RFC 4443 §3.2), and about which packets nothing may be said. And the other way round: which packet
+//! "packet too big" (RFC 4443 §3.2); or that there is no way to its destination; and about which packets nothing may be
+//! said. And the other way round: which packet
 //! of ours an error is about that came in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,13 +26,32 @@ pub fn too_big(packet: &[u8], source: IpAddr, mtu: usize) -> Option<Vec<u8>> {
     }
 }
 
+/// The message for the sender of `packet` that its destination cannot be reached for now, sent from `source`: "host
+/// unreachable" (RFC 792) or "address unreachable" (RFC 4443 §3.1). TCP keeps trying (RFC 1122 §4.2.3.9).
+///
+/// `None` as for [`too_big`], and about a packet to many. The caller limits the rate.
+pub fn unreachable(packet: &[u8], source: IpAddr) -> Option<Vec<u8>> {
+    match (Ip::parse(packet).ok()?, source) {
+        (Ip::V4(ip), IpAddr::V4(source)) => error_v4(ip, source, [3, 1, 0, 0, 0, 0, 0, 0]),
+        (Ip::V6(ip), IpAddr::V6(source)) if !ip.destination().is_multicast() => {
+            error_v6(ip, source, [1, 3, 0, 0, 0, 0, 0, 0])
+        }
+        (Ip::V6(_), IpAddr::V6(_)) | (Ip::V4(_), IpAddr::V6(_)) | (Ip::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
 fn fragmentation_needed(ip: Ipv4<'_>, source: Ipv4Addr, mtu: usize) -> Option<Vec<u8>> {
+    // RFC 1191 §4: the next-hop MTU is in the low half of the unused word.
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+    error_v4(ip, source, [3, 4, 0, 0, 0, 0, mtu[0], mtu[1]])
+}
+
+/// An error that begins with `head`, its checksum still zero.
+fn error_v4(ip: Ipv4<'_>, source: Ipv4Addr, head: [u8; 8]) -> Option<Vec<u8>> {
     if !may_be_answered_v4(ip) {
         return None;
     }
-    // RFC 1191 §4: the next-hop MTU is in the low half of the unused word.
-    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
-    let mut message = vec![3, 4, 0, 0, 0, 0, mtu[0], mtu[1]];
+    let mut message = head.to_vec();
     let quoted = ip.bytes();
     message.extend(&quoted[..quoted.len().min(MAX_ERROR_V4 - 28)]);
     build::write_icmp_checksum(source.into(), ip.source().into(), &mut message);
@@ -51,11 +71,16 @@ fn may_be_answered_v4(ip: Ipv4<'_>) -> bool {
 }
 
 fn packet_too_big(ip: Ipv6<'_>, source: Ipv6Addr, mtu: usize) -> Option<Vec<u8>> {
+    let [a, b, c, d] = u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes();
+    error_v6(ip, source, [2, 0, 0, 0, a, b, c, d])
+}
+
+/// As [`error_v4`].
+fn error_v6(ip: Ipv6<'_>, source: Ipv6Addr, head: [u8; 8]) -> Option<Vec<u8>> {
     if !may_be_answered_v6(ip) {
         return None;
     }
-    let mut message = vec![2, 0, 0, 0];
-    message.extend(u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
+    let mut message = head.to_vec();
     let quoted = ip.bytes();
     message.extend(&quoted[..quoted.len().min(MAX_ERROR_V6 - 48)]);
     build::write_icmp_checksum(source.into(), ip.source().into(), &mut message);
@@ -173,6 +198,25 @@ mod tests {
         assert_eq!(message[8..], packet[..1232]);
         let sum = build::transport_checksum(ip.source().into(), ip.destination().into(), 58, message);
         assert_eq!(sum, 0);
+    }
+
+    #[test]
+    fn unreachable_is_said_of_a_host_and_quotes_the_packet() {
+        for (from, to, gateway, head) in [
+            ("10.60.1.100:1", "10.50.1.100:2", GATEWAY, [3, 1]),
+            ("[2001:db8::1]:1", "[2001:db8:1::1]:2", GATEWAY6, [1, 3]),
+        ] {
+            let packet = udp(from, to, 20);
+            let answer = unreachable(&packet, gateway).unwrap();
+            let ip = Ip::parse(&answer).unwrap();
+            assert_eq!((ip.source(), ip.destination()), (gateway, Ip::parse(&packet).unwrap().source()));
+            let message = ip.upper().unwrap().1.unwrap();
+            assert_eq!((&message[..2], &message[4..8], &message[8..]), (&head[..], &[0; 4][..], &packet[..]));
+            assert!(unreachable(&answer, gateway).is_none(), "about an error");
+        }
+        assert!(unreachable(&udp("[2001:db8::1]:1", "[ff0e::1]:2", 9), GATEWAY6).is_none(), "about a packet to many");
+        assert!(unreachable(&udp("10.1.1.1:1", "224.0.0.5:2", 9), GATEWAY).is_none(), "about a packet to many");
+        assert!(unreachable(&udp("10.1.1.1:1", "10.2.2.2:2", 9), GATEWAY6).is_none(), "wrong family");
     }
 
     #[test]

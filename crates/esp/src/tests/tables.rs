@@ -154,6 +154,43 @@ fn a_policy_without_an_sa_asks_for_one_once_a_second_and_nothing_leaves() {
 }
 
 #[test]
+fn a_sender_hears_that_there_is_no_sa_when_there_was_none_for_three_seconds() {
+    let mut path = DataPath::new();
+    let (local, remote) = (nets(&["10.1.0.0/16"]), nets(&["10.2.0.0/16"]));
+    let policy = Policy { label: label("alps"), local, remote, routing: Routing::Policy };
+    path.set_policy(policy.clone()).unwrap();
+    let inner = udp(A, B, 100);
+    let told = |path: &mut DataPath, after: Duration| {
+        let mut replies = Vec::new();
+        let out = |outgoing: Outgoing<'_>| match outgoing {
+            Outgoing::Reply(reply) => replies.push(reply.to_vec()),
+            Outgoing::Datagram { .. } => panic!("nothing may leave"),
+        };
+        let result = path.outbounds.send(Via::Policy, &mut inner.clone(), out, NOW + after);
+        assert_eq!(result, Err(Dropped::NoSa));
+        replies
+    };
+    let seconds = Duration::from_secs_f64;
+    assert_eq!(told(&mut path, seconds(0.0)).len(), 0, "the first packet brings the tunnel up");
+    assert_eq!(told(&mut path, seconds(2.9)).len(), 0);
+    let replies = told(&mut path, seconds(3.0));
+    let answer = Ipv4::parse(&replies[0]).unwrap();
+    assert_eq!(
+        (answer.destination(), answer.payload()[..2].to_vec()),
+        (Ipv4::parse(&inner).unwrap().source(), vec![3, 1])
+    );
+    assert_eq!((replies.len(), path.outbounds.unreachable_sent()), (1, 1));
+    assert_eq!((0..1_000).map(|_| told(&mut path, seconds(3.0)).len()).sum::<usize>(), 99, "no flood");
+
+    // An SA that came and went: senders are patient again.
+    up(&mut path, &ChildSa { local: policy.local, remote: policy.remote, ..child(1, gcm(false)) });
+    assert_eq!(sent_by(&mut path, &inner), Ok(1));
+    path.apply(&SaChange::Remove(SaId(1))).unwrap();
+    assert_eq!(told(&mut path, seconds(60.0)).len(), 0);
+    assert_eq!(told(&mut path, seconds(63.0)).len(), 1);
+}
+
+#[test]
 fn plaintext_that_a_policy_wants_encrypted_is_recognised() {
     let mut path = DataPath::new();
     let (local, remote) = (nets(&["10.1.0.0/16"]), nets(&["10.2.0.0/16"]));

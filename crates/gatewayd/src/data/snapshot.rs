@@ -37,7 +37,13 @@ pub(super) fn of(path: &DataPath, paths: &Paths, sums: &Sums, own: &Own, errors:
     Snapshot {
         sas: path.outbounds.iter().map(|(id, _)| (id, traffic(path, paths, id, now))).collect(),
         carried: sums.by_connection(),
-        rest: DataPathCounters { dropped, send_errors, receive_errors, ..DataPathCounters::default() },
+        rest: DataPathCounters {
+            dropped,
+            send_errors,
+            receive_errors,
+            unreachable_sent: path.outbounds.unreachable_sent(),
+            ..DataPathCounters::default()
+        },
     }
 }
 

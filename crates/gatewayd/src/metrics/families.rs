@@ -197,6 +197,8 @@ fn data_path(text: &mut Text, status: &Status) {
     for (reason, count) in &data_path.dropped {
         text.sample(&[("reason", reason)], *count);
     }
+    let told = data_path.unreachable_sent;
+    text.one("simplon_unreachable_sent_total", Kind::Counter, "ICMP unreachable for packets without an SA", told);
     let errors = data_path.send_errors;
     text.one("simplon_send_errors_total", Kind::Counter, "Datagrams and packets that the kernel refused", errors);
     let errors = data_path.receive_errors;
