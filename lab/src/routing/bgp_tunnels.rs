@@ -15,7 +15,7 @@ use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list, neighbor};
 use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
-use crate::routing::ground::{Gateway, GatewayPlan, Ground, SitePlan};
+use crate::routing::ground::{self, Gateway, GatewayPlan, Ground, OFFICE_NET, SitePlan, VPC_NET};
 use crate::routing::{Event, Mode, Routes, Stage, Watch};
 use crate::spec::{Suite, Version};
 
@@ -190,28 +190,14 @@ fn alibaba() -> Sides {
 pub(super) fn devices_ground(lab: &Lab) -> Result<Ground> {
     let device = |name, outside, next_hop, link| GatewayPlan { name, outside, next_hop, link, nat: None };
     let customer = SitePlan {
-        host_name: "office",
-        host: "10.60.1.100/24",
-        lan: "10.60.1.1/24",
-        network: "10.60.0.0/16",
         router_name: "core",
         gateways: &[
             device("cgw1", &["198.51.100.2/24"], "198.51.100.1", ("10.60.254.2/30", "10.60.254.1/30")),
             device("cgw2", &["198.18.0.2/24"], "198.18.0.1", ("10.60.254.6/30", "10.60.254.5/30")),
         ],
+        ..ground::OFFICE
     };
-    let cloud = SitePlan {
-        host_name: "ec2",
-        host: "10.50.1.100/24",
-        lan: "10.50.1.1/24",
-        network: "10.50.0.0/16",
-        router_name: "vpc",
-        gateways: &[
-            device("vgw1", &["203.0.113.10/24"], "203.0.113.1", ("10.50.254.2/30", "10.50.254.1/30")),
-            device("vgw2", &["192.0.2.10/24"], "192.0.2.1", ("10.50.254.6/30", "10.50.254.5/30")),
-        ],
-    };
-    Ground::build(lab, &customer, &cloud)
+    Ground::build(lab, &customer, &ground::VPC_OF_TWO)
 }
 
 fn devices() -> Sides {
@@ -221,8 +207,8 @@ fn devices() -> Sides {
         suite: Suite::Modern,
         customer_as: "65000",
         cloud_as: "64512",
-        customer_net: "10.60.0.0/16",
-        cloud_net: "10.50.0.0/16",
+        customer_net: OFFICE_NET,
+        cloud_net: VPC_NET,
         pairs: vec![
             pair((0, 0), "tunnel1", "device 1, tunnel 1", ("169.254.10.2", "169.254.10.1")),
             pair((0, 1), "tunnel2", "device 1, tunnel 2", ("169.254.11.2", "169.254.11.1")),

@@ -13,7 +13,7 @@ use crate::netns::Lab;
 use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list};
-use crate::routing::ground::{Gateway, GatewayPlan, Ground, Site, SitePlan, net};
+use crate::routing::ground::{self, Gateway, Ground, OFFICE_NET, Site, VPC_NET, net};
 use crate::routing::stream::Host;
 use crate::routing::{Cloud, Stage};
 use crate::spec::{Suite, Version};
@@ -26,8 +26,6 @@ pub(super) const DRAWING: &str = " office 10.60.0.0/16                          
  10.60.1.100  └─ cgw2 ─┘ 198.51.100.12                           10.50.1.100
    shared: 198.51.100.10 outside, 10.60.1.1 inside; between the members: 10.9.0.0/30";
 
-const OFFICE: &str = "10.60.0.0/16";
-const VPC: &str = "10.50.0.0/16";
 const SHARED: &str = "198.51.100.10";
 /// For how long traffic may be interrupted when the active member is killed.
 const BOUND_MS: f64 = 1_500.0;
@@ -65,23 +63,9 @@ pub(super) fn ground(lab: &Lab) -> Result<Ground> {
     lab.link((&gateways[0].node, "sync"), (&gateways[1].node, "sync"))?;
     gateways[0].node.address("sync", "10.9.0.1/30")?;
     gateways[1].node.address("sync", "10.9.0.2/30")?;
-    let cloud = SitePlan {
-        host_name: "ec2",
-        host: "10.50.1.100/24",
-        lan: "10.50.1.1/24",
-        network: VPC,
-        router_name: "",
-        gateways: &[GatewayPlan {
-            name: "vgw",
-            outside: &["203.0.113.10/24"],
-            next_hop: "203.0.113.1",
-            link: ("", ""),
-            nat: None,
-        }],
-    };
-    let cloud = crate::routing::ground::site(lab, &internet, &cloud)?;
+    let cloud = ground::site(lab, &internet, &ground::VPC)?;
     let host = Host { node: host, address: net("10.60.1.100/24")?.addr() };
-    let customer = Site { host, network: net(OFFICE)?, router: None, gateways };
+    let customer = Site { host, network: net(OFFICE_NET)?, router: None, gateways };
     Ok(Ground { internet, customer, cloud })
 }
 
@@ -113,7 +97,7 @@ fn member_toml(number: usize, version: Version) -> String {
         ("peer", &path(3 - number)),
         ("shared", &shared),
     ];
-    let vpn = [("tunnels", &*texts(&["tunnel1"])), ("routes", &texts(&[VPC])), ("hold-up", "\"0s\"")];
+    let vpn = [("tunnels", &*texts(&["tunnel1"])), ("routes", &texts(&[VPC_NET])), ("hold-up", "\"0s\"")];
     table("cluster", &entries) + &tunnel(true, version).toml() + &table("vpn.cloud", &vpn)
 }
 
@@ -123,12 +107,12 @@ pub(super) fn steps(stage: &mut Stage<'_>) -> Result<()> {
     let far = tunnel(false, version);
     match stage.options.cloud {
         Cloud::Simplon => {
-            let vpn = [("tunnels", &*texts(&["vgw"])), ("routes", &texts(&[OFFICE])), ("hold-up", "\"0s\"")];
+            let vpn = [("tunnels", &*texts(&["vgw"])), ("routes", &texts(&[OFFICE_NET])), ("hold-up", "\"0s\"")];
             let toml = far.toml() + &table("vpn.customer", &vpn);
             stage.daemons.push(Daemon::start(&stage.lab, &place.node, &place.name, &toml)?);
         }
         Cloud::Strongswan => {
-            stage.charons.push(Charon::start(&stage.lab, &place.node, &place.name, &far, &[OFFICE])?);
+            stage.charons.push(Charon::start(&stage.lab, &place.node, &place.name, &far, &[OFFICE_NET])?);
         }
     }
     for number in [1, 2] {

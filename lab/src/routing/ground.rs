@@ -42,6 +42,53 @@ pub(super) struct GatewayPlan<'a> {
     pub(super) nat: Option<(&'a str, &'a str)>,
 }
 
+impl<'a> GatewayPlan<'a> {
+    /// One with an address of its own on the internet and no router behind it.
+    const fn alone(name: &'a str, outside: &'a [&'a str], next_hop: &'a str) -> Self {
+        Self { name, outside, next_hop, link: ("", ""), nat: None }
+    }
+}
+
+/// Everything behind the gateways of [`OFFICE`] and of [`VPC`].
+pub(super) const OFFICE_NET: &str = "10.60.0.0/16";
+pub(super) const VPC_NET: &str = "10.50.0.0/16";
+
+/// A customer's office with one gateway.
+pub(super) const OFFICE: SitePlan<'static> = SitePlan {
+    host_name: "office",
+    host: "10.60.1.100/24",
+    lan: "10.60.1.1/24",
+    network: OFFICE_NET,
+    router_name: "",
+    gateways: &[GatewayPlan::alone("cgw", &["198.51.100.2/24"], "198.51.100.1")],
+};
+
+/// A cloud's network with one endpoint.
+pub(super) const VPC: SitePlan<'static> = SitePlan {
+    host_name: "ec2",
+    host: "10.50.1.100/24",
+    lan: "10.50.1.1/24",
+    network: VPC_NET,
+    router_name: "",
+    gateways: &[GatewayPlan::alone("vgw", &["203.0.113.10/24"], "203.0.113.1")],
+};
+
+/// The same network with two endpoints and a router behind them.
+pub(super) const VPC_OF_TWO: SitePlan<'static> = SitePlan {
+    router_name: "vpc",
+    gateways: &[
+        GatewayPlan {
+            link: ("10.50.254.2/30", "10.50.254.1/30"),
+            ..GatewayPlan::alone("vgw1", &["203.0.113.10/24"], "203.0.113.1")
+        },
+        GatewayPlan {
+            link: ("10.50.254.6/30", "10.50.254.5/30"),
+            ..GatewayPlan::alone("vgw2", &["192.0.2.10/24"], "192.0.2.1")
+        },
+    ],
+    ..VPC
+};
+
 /// What was built.
 pub(super) struct Ground {
     pub(super) internet: Node,

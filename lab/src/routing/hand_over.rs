@@ -14,7 +14,7 @@ use crate::netns::{Lab, Node};
 use crate::routing::Stage;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list};
-use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
+use crate::routing::ground::{self, Ground, OFFICE_NET, VPC_NET};
 use crate::shell::Process;
 use crate::spec::{Suite, Version};
 
@@ -23,41 +23,11 @@ pub(super) const DRAWING: &str = " 10.60.0.0/16, AS 65000                       
  office ─ cgw 198.51.100.2 ─ internet ─ 203.0.113.10 vgw, and BIRD beside it ─ ec2
    tunnel1 169.254.10.0/30, BGP and BFD through it";
 
-const OFFICE: &str = "10.60.0.0/16";
-const VPC: &str = "10.50.0.0/16";
 const OURS: &str = "169.254.10.2";
 const THEIRS: &str = "169.254.10.1";
 
 pub(super) fn ground(lab: &Lab) -> Result<Ground> {
-    let customer = SitePlan {
-        host_name: "office",
-        host: "10.60.1.100/24",
-        lan: "10.60.1.1/24",
-        network: OFFICE,
-        router_name: "",
-        gateways: &[GatewayPlan {
-            name: "cgw",
-            outside: &["198.51.100.2/24"],
-            next_hop: "198.51.100.1",
-            link: ("", ""),
-            nat: None,
-        }],
-    };
-    let cloud = SitePlan {
-        host_name: "ec2",
-        host: "10.50.1.100/24",
-        lan: "10.50.1.1/24",
-        network: VPC,
-        router_name: "",
-        gateways: &[GatewayPlan {
-            name: "vgw",
-            outside: &["203.0.113.10/24"],
-            next_hop: "203.0.113.1",
-            link: ("", ""),
-            nat: None,
-        }],
-    };
-    Ground::build(lab, &customer, &cloud)
+    Ground::build(lab, &ground::OFFICE, &ground::VPC)
 }
 
 fn tunnel(is_customer: bool) -> Tunnel {
@@ -79,7 +49,7 @@ fn tunnel(is_customer: bool) -> Tunnel {
 }
 
 fn customer_toml() -> String {
-    let networks = texts(&[OFFICE]);
+    let networks = texts(&[OFFICE_NET]);
     let vpn = table(
         "vpn.cloud",
         &[("tunnels", "[\"tunnel1\"]"), ("hold-up", "\"1s\""), ("bfd", "{ interval = \"100ms\", multiplier = 3 }")],
@@ -104,7 +74,7 @@ fn bird_conf(keeps: bool, log: &str) -> String {
          protocol kernel {{\n  ipv4 {{ import none; export where source = RTS_BGP; }};\n}}\n\
          protocol bfd {{\n  interface \"tunnel1\" {{\n    min rx interval 100 ms;\n    min tx interval 100 ms;\n    \
          idle tx interval 300 ms;\n    multiplier 3;\n  }};\n}}\n\
-         protocol static networks4 {{\n  ipv4;\n  route {VPC} blackhole;\n}}\n\
+         protocol static networks4 {{\n  ipv4;\n  route {VPC_NET} blackhole;\n}}\n\
          protocol bgp neighbour {{\n  local {THEIRS} as 64512;\n  neighbor {OURS} as 65000;\n  hold time 30;\n  \
          connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n  bfd on;\n  \
          graceful restart {keeps};\n  \
@@ -153,15 +123,15 @@ pub(super) fn steps(stage: &mut Stage<'_>, keeps: bool) -> Result<()> {
     let bird = Bird::start(&stage.lab, &cloud.node, keeps)?;
     stage.daemons.push(Daemon::start(&stage.lab, &customer.node, &customer.name, &customer_toml())?);
     // BIRD's routes are not simplon's: without them the office's packets must not leave the cloud in clear.
-    cloud.node.ip(&["route", "add", "unreachable", OFFICE, "metric", "4000"])?;
+    cloud.node.ip(&["route", "add", "unreachable", OFFICE_NET, "metric", "4000"])?;
     stage.reporter.step("both gateways and BIRD run");
     wait_until_settled(stage)?;
     clock::wait_for("the office's network in the cloud's kernel", Duration::from_secs(10), || {
-        Ok(cloud.node.ip(&["route", "show", OFFICE])?.contains("dev tunnel1"))
+        Ok(cloud.node.ip(&["route", "show", OFFICE_NET])?.contains("dev tunnel1"))
     })?;
     let stream = stage.stream()?;
     let (before, flaps) = (bird.bfd()?, flaps(stage)?);
-    let watches = [("cloud", &cloud.node, OFFICE), ("customer", &customer.node, VPC)]
+    let watches = [("cloud", &cloud.node, OFFICE_NET), ("customer", &customer.node, VPC_NET)]
         .map(|(name, node, prefix)| Watch::start(&stage.lab, name, node, prefix));
     let what = if keeps { "hand-over, the neighbour keeps routes" } else { "hand-over, the neighbour keeps nothing" };
     stage.reporter.step(what);

@@ -7,12 +7,13 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::error::Result;
+use crate::netns::Lab;
 use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, active, is_up, list};
 use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
-use crate::routing::ground::{GatewayPlan, Ground, SitePlan};
+use crate::routing::ground::{self, Ground, OFFICE_NET, VPC_NET};
 use crate::routing::{Cloud, Event, Mode, Options, Stage};
 use crate::spec::{Suite, Version};
 
@@ -25,48 +26,8 @@ pub(super) const DRAWING: &str = " office 10.60.0.0/16                          
  └─────────────────────────┘              └ 192.0.2.10 ──┘──────────────────┘
    tunnel1 169.254.10.0/30 to vgw1, tunnel2 169.254.11.0/30 to vgw2";
 
-const OFFICE: &str = "10.60.0.0/16";
-const VPC: &str = "10.50.0.0/16";
-
-pub(super) fn ground(lab: &crate::netns::Lab) -> Result<Ground> {
-    let customer = SitePlan {
-        host_name: "office",
-        host: "10.60.1.100/24",
-        lan: "10.60.1.1/24",
-        network: OFFICE,
-        router_name: "",
-        gateways: &[GatewayPlan {
-            name: "cgw",
-            outside: &["198.51.100.2/24"],
-            next_hop: "198.51.100.1",
-            link: ("", ""),
-            nat: None,
-        }],
-    };
-    let cloud = SitePlan {
-        host_name: "ec2",
-        host: "10.50.1.100/24",
-        lan: "10.50.1.1/24",
-        network: VPC,
-        router_name: "vpc",
-        gateways: &[
-            GatewayPlan {
-                name: "vgw1",
-                outside: &["203.0.113.10/24"],
-                next_hop: "203.0.113.1",
-                link: ("10.50.254.2/30", "10.50.254.1/30"),
-                nat: None,
-            },
-            GatewayPlan {
-                name: "vgw2",
-                outside: &["192.0.2.10/24"],
-                next_hop: "192.0.2.1",
-                link: ("10.50.254.6/30", "10.50.254.5/30"),
-                nat: None,
-            },
-        ],
-    };
-    Ground::build(lab, &customer, &cloud)
+pub(super) fn ground(lab: &Lab) -> Result<Ground> {
+    Ground::build(lab, &ground::OFFICE, &ground::VPC_OF_TWO)
 }
 
 /// Tunnel 1 or 2 as one end is told of it.
@@ -137,7 +98,7 @@ fn customer_toml(options: &Options, ground: &Ground, dpd: &str) -> Result<String
     for number in [1, 2] {
         toml.push_str(&tunnel(number, true, options, ground)?.toml());
     }
-    toml.push_str(&vpn("cloud", &["tunnel1", "tunnel2"], VPC, options));
+    toml.push_str(&vpn("cloud", &["tunnel1", "tunnel2"], VPC_NET, options));
     Ok(toml)
 }
 
@@ -149,14 +110,14 @@ pub(super) fn steps(stage: &mut Stage<'_>) -> Result<()> {
         let tunnel = tunnel(number, false, options, &stage.ground)?;
         let ask = match options.cloud {
             Cloud::Simplon => {
-                let toml = tunnel.toml() + &vpn("customer", &[&tunnel.name], OFFICE, options);
+                let toml = tunnel.toml() + &vpn("customer", &[&tunnel.name], OFFICE_NET, options);
                 let daemon = Daemon::start(&stage.lab, &place.node, &place.name, &toml)?;
                 let ask = Ask::Simplon(daemon.socket());
                 stage.daemons.push(daemon);
                 ask
             }
             Cloud::Strongswan => {
-                let charon = Charon::start(&stage.lab, &place.node, &place.name, &tunnel, &[OFFICE])?;
+                let charon = Charon::start(&stage.lab, &place.node, &place.name, &tunnel, &[OFFICE_NET])?;
                 let ask = Ask::Strongswan(charon.dir());
                 stage.charons.push(charon);
                 ask
@@ -166,7 +127,7 @@ pub(super) fn steps(stage: &mut Stage<'_>) -> Result<()> {
     }
     if let Some(router) = &stage.ground.cloud.router {
         let all = options.mode == Mode::ActiveActive;
-        stage.followers.push(Follower::start(router, OFFICE, endpoints, all)?);
+        stage.followers.push(Follower::start(router, OFFICE_NET, endpoints, all)?);
     }
     let place = stage.ground.customer.gateway(0)?.clone();
     let toml = customer_toml(options, &stage.ground, "10s")?;
@@ -196,7 +157,7 @@ fn wait_for_both(stage: &mut Stage<'_>) -> Result<()> {
 fn event(stage: &mut Stage<'_>) -> Result<()> {
     let options = stage.options;
     if options.event == Event::Dark {
-        let daemon = Dark { gateway: "cgw", cloud_net: VPC, protects: "the static route" };
+        let daemon = Dark { gateway: "cgw", cloud_net: VPC_NET, protects: "the static route" };
         return dark::play(stage, &daemon);
     }
     let endpoint = stage.ground.cloud.gateway(0)?.public;
