@@ -376,7 +376,7 @@ impl Control {
     ) -> Result<(Ended, Reports), (Error, Reports)> {
         loop {
             self.carry_out(world).await;
-            let mut due = self.gateway.poll_timeout().map_or(self.refresh_at, |d| d.at.min(self.refresh_at));
+            let mut due = self.gateway_due().map_or(self.refresh_at, |at| at.min(self.refresh_at));
             if self.gateway.is_draining() {
                 due = due.min(self.drain_look_at);
             }
@@ -434,7 +434,7 @@ impl Control {
                 _ = signals.interrupt.recv() => break,
             }
             let now = self.clock.now();
-            if self.gateway.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
+            if self.gateway_due().is_some_and(|at| at <= now) {
                 self.gateway.handle_timeout(now);
             }
             if self.refresh_at <= now {

@@ -29,9 +29,9 @@ pub(super) const DRAWING: &str = " office 10.60.0.0/16                          
 const SHARED: &str = "198.51.100.10";
 /// For how long traffic may be interrupted when the active member is killed.
 const BOUND_MS: f64 = 1_500.0;
-/// For how long, when it is told to give up its place. As a rule not a packet is lost; but a host that heard an announcement
-/// believes no other for a second, and the last change was only just before.
-const SWITCH_MS: f64 = 1_200.0;
+/// For how long, when it is told to give up its place or to end. As a rule not a packet is lost; what it seals in the moment in
+/// which the other does too, the peer takes for old.
+const SWITCH_MS: f64 = 100.0;
 
 pub(super) fn ground(lab: &Lab) -> Result<Ground> {
     let internet = lab.node("internet")?;

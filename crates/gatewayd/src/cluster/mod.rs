@@ -52,8 +52,10 @@ const LEND_AGAIN: Duration = Duration::from_secs(1);
 const ANNOUNCE: [u64; 9] = [0, 50, 150, 400, 1_100, 2_200, 4_000, 6_500, 9_000];
 /// Checkpoints that may wait for their confirmation.
 const UNCONFIRMED: usize = 100;
+/// How long the other member may take to take this one's place.
+pub(crate) const SWITCH: Duration = Duration::from_secs(2);
 /// How long a member that gave up its place still takes packets that are under way to it.
-pub(crate) const LINGER: Duration = Duration::from_millis(250);
+const LINGER: Duration = Duration::from_millis(250);
 
 /// This gateway in its cluster.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ pub(crate) struct Cluster {
     lend_at: Instant,
     announce_at: VecDeque<Instant>,
     /// Until when a planned change may be answered; and when this member gives up what it has.
-    pub(crate) switching_until: Option<Instant>,
+    switching_until: Option<Instant>,
     pub(crate) leaves_at: Option<Instant>,
     trouble: Option<String>,
 }
@@ -220,6 +222,30 @@ impl Cluster {
     /// Whether the other could go on with everything now.
     pub(crate) fn is_in_step(&self) -> bool {
         self.is_telling && self.line.is_some() && self.confirmed_at.is_some() && self.unconfirmed.len() < 20
+    }
+
+    /// Asks the other to take this one's place.
+    pub(crate) fn give_place(&mut self, now: Instant) {
+        self.switching_until = Some(now + SWITCH);
+        self.say(&Word::TakePlace);
+    }
+
+    /// The other is active. Where it was asked to, this one opens for a moment yet what is under way to it, and this is
+    /// `true`. It announces nothing meanwhile: hosts that believed it would send here what the peer takes from the other
+    /// alone, whose numbers are higher.
+    pub(crate) fn linger(&mut self, now: Instant) -> bool {
+        let was_asked = self.switching_until.take().is_some_and(|until| now < until);
+        let lingers = was_asked && self.role == Role::Active;
+        if lingers {
+            self.announce_at.clear();
+            self.leaves_at = Some(now + LINGER);
+        }
+        lingers
+    }
+
+    /// Whether a planned change is asked for or under way.
+    pub(crate) fn gives_place(&self, now: Instant) -> bool {
+        self.leaves_at.is_some() || self.switching_until.is_some_and(|until| now < until)
     }
 
     /// Sends what has gathered, and waits until the kernel has it.
@@ -387,4 +413,48 @@ fn digest(config: &Config, key: &Key) -> [u8; 32] {
     let shared = config.cluster.as_ref().map(|c| (c.shared.clone(), c.interval, c.dead_after));
     let rest = format!("{:?} {:?} {:?} {:?}", config.vpns, config.bgp, shared, config.gateway.ports);
     key.digest(&[&connections[..], rest.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(ms)
+    }
+
+    /// An active member whose addresses have just come, and are to be announced more than once.
+    fn active() -> Cluster {
+        let paths = vec!["127.0.0.1:0".parse().unwrap()];
+        let cluster = model::Cluster { local: paths.clone(), peer: paths, ..model::Cluster::default() };
+        let config = Config { cluster: Some(cluster), ..Config::default() };
+        let mut cluster = Cluster::start(&config, Random::for_test(1), Clock::start()).unwrap().unwrap();
+        cluster.role = Role::Active;
+        cluster.tick_at = Instant::FAR_FUTURE;
+        cluster.announce_at = [4_000, 6_500].map(at).into();
+        cluster
+    }
+
+    #[test]
+    fn a_member_that_gives_its_place_lingers_and_announces_nothing() {
+        let now = at(3_900);
+        let mut cluster = active();
+        assert_eq!((cluster.gives_place(now), cluster.due()), (false, at(4_000)));
+        cluster.give_place(now);
+        assert!(cluster.gives_place(now), "it is asked for");
+        assert!(cluster.linger(now) && cluster.gives_place(now), "it is under way");
+        assert_eq!(cluster.due(), now + LINGER, "nothing before the end");
+    }
+
+    #[test]
+    fn a_member_that_was_not_asked_or_long_ago_does_not_linger() {
+        let now = at(3_900);
+        let mut cluster = active();
+        assert!(!cluster.linger(now));
+        cluster.give_place(now);
+        assert!(!cluster.gives_place(now + SWITCH) && !cluster.linger(now + SWITCH));
+        cluster.role = Role::Standby;
+        cluster.give_place(now);
+        assert!(!cluster.linger(now));
+    }
 }

@@ -1,24 +1,28 @@
 //! The control loop's part in a cluster: becoming active, standing by, and telling the one that does.
 
-use base::Instant;
+use base::{Instant, Machine};
 use cluster::{Output as Change, Role};
 use gateway::{Output, Severity};
 use sa::{SaChange, SaId};
 use tracing::{error, info};
 
 use super::{Control, random};
-use crate::cluster::{Heard, LINGER, Word, held};
+use crate::cluster::{Heard, SWITCH, Word, held};
 use crate::data::Order;
 use crate::world::World;
 use esp::export::ExportedSa;
 
-/// How long the other member may take to take this one's place.
-const SWITCH: std::time::Duration = std::time::Duration::from_secs(2);
-
 impl Control {
-    /// Whether this gateway negotiates and carries traffic.
+    /// Whether this gateway negotiates and carries traffic. One that has given up its place only opens what is under way to
+    /// it: what it said in IKE now, the other would not know of.
     pub(super) fn is_active(&self) -> bool {
-        self.cluster.as_ref().is_none_or(|cluster| cluster.role == Role::Active)
+        self.cluster.as_ref().is_none_or(|cluster| cluster.role == Role::Active && cluster.leaves_at.is_none())
+    }
+
+    /// When the gateway wants to be looked after.
+    pub(super) fn gateway_due(&self) -> Option<Instant> {
+        let lingers = self.cluster.as_ref().is_some_and(|cluster| cluster.leaves_at.is_some());
+        self.gateway.poll_timeout().filter(|_| !lingers).map(|deadline| deadline.at)
     }
 
     /// Something of the cluster.
@@ -28,9 +32,7 @@ impl Control {
         match heard {
             Heard::Member(Change::TakeOver { why }) => self.become_active(why, world).await,
             Heard::Member(Change::StandBy { why }) => {
-                if cluster.role == Role::Active && cluster.switching_until.take().is_some_and(|until| now < until) {
-                    // Packets are under way to this member still.
-                    cluster.leaves_at = Some(now + LINGER);
+                if cluster.linger(now) {
                     self.note_cluster(Severity::Info, format!("stands by: {why}"));
                 } else {
                     self.stand_by(why, world).await;
@@ -182,10 +184,9 @@ impl Control {
             return Err("the other member has not been told everything: it could not go on".to_owned());
         }
         self.tell_marks(true).await;
-        let until = self.clock.now() + SWITCH;
+        let now = self.clock.now();
         if let Some(cluster) = &mut self.cluster {
-            cluster.switching_until = Some(until);
-            cluster.say(&Word::TakePlace);
+            cluster.give_place(now);
         }
         self.note_cluster(Severity::Info, "the other member is asked to take this one's place".to_owned());
         Ok(())
@@ -273,9 +274,13 @@ impl Control {
 
     /// Before the process ends: the other member goes on where it can. Whether it does, or did already.
     pub(super) async fn leave_cluster(&mut self, world: &mut World) -> bool {
-        if self.switch().await.is_ok() {
+        let began = self.clock.now();
+        let gives_place = self.cluster.as_ref().is_some_and(|cluster| cluster.gives_place(began));
+        if gives_place || self.switch().await.is_ok() {
             let until = self.clock.now() + SWITCH;
-            while self.clock.now() < until && self.is_active() {
+            // Until it gives up what it has, not only until it lingers.
+            let has_role = |control: &Self| control.cluster.as_ref().is_some_and(|c| c.role == Role::Active);
+            while self.clock.now() < until && has_role(self) {
                 let due = self.cluster.as_ref().map_or(until, |cluster| cluster.due().min(until));
                 let wait = self.clock.until(due);
                 let Some(cluster) = &mut self.cluster else { break };
