@@ -309,7 +309,8 @@ fn the_way_to_a_peer_gives_source_device_and_path_mtu() {
             let route = Route { hops, metric: 10, ..Route::through(tun.index(), net(default)) };
             netlink.add_route(&route).await.unwrap();
             let hop = netlink.hop_to(ip(far)).await.unwrap();
-            let expected = Hop { device: tun.index(), gateway: Some(ip(gateway)), source: ip(ours), mtu: None };
+            let expected =
+                Hop { device: tun.index(), gateway: Some(ip(gateway)), source: ip(ours), mtu: None, is_local: false };
             assert_eq!(hop, expected);
             let found = netlink.default_route(ipv6).await.unwrap().unwrap();
             assert_eq!((found.device, found.gateway, found.source), (tun.index(), Some(ip(gateway)), ip(ours)));

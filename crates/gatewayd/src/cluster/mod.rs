@@ -26,6 +26,7 @@ mod link;
 mod words;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base::{Instant, Random};
@@ -50,6 +51,8 @@ const LEND_AGAIN: Duration = Duration::from_secs(1);
 /// When the link hears where the addresses are, after they came: hosts heed one in a second at most, and the dead member's
 /// kernel may say otherwise while its lease lasts.
 const ANNOUNCE: [u64; 9] = [0, 50, 150, 400, 1_100, 2_200, 4_000, 6_500, 9_000];
+/// How often it is looked, a millisecond apart, whether a new address is of use.
+const ADDRESS_LOOKS: u32 = 20;
 /// Checkpoints that may wait for their confirmation.
 const UNCONFIRMED: usize = 100;
 /// How long the other member may take to take this one's place.
@@ -293,6 +296,16 @@ impl Cluster {
     /// The shared addresses are this member's from now on.
     pub(crate) async fn take_addresses(&mut self, netlink: &Netlink, now: Instant) {
         self.lend(netlink, now).await;
+        for address in self.config.shared.iter().map(|shared| shared.net.addr()).filter(IpAddr::is_ipv6) {
+            // The kernel takes IPv6 packets for a new address a moment after it has it: what came before, answers to its
+            // own neighbour solicitations too, would be lost, and the first of our messages with them.
+            for _ in 0..ADDRESS_LOOKS {
+                if netlink.hop_to(address).await.is_ok_and(|hop| hop.is_local) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     /// Everything is set up: traffic may come.

@@ -138,6 +138,8 @@ pub struct Hop {
     pub source: IpAddr,
     /// The path MTU that the kernel has learnt or was told for this destination, in bytes.
     pub mtu: Option<u32>,
+    /// Whether the address is one of this host.
+    pub is_local: bool,
 }
 
 /// The default route, and the address we have on its link: what `%defaultroute` in an `ipsec.conf` means.
@@ -418,7 +420,8 @@ fn hop_of(message: &RouteMessage) -> Option<Hop> {
             _ => {}
         }
     }
-    Some(Hop { device: device?, gateway, source: source?, mtu })
+    let is_local = message.header.kind == RouteType::Local;
+    Some(Hop { device: device?, gateway, source: source?, mtu, is_local })
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
