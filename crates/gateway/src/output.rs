@@ -7,6 +7,7 @@ use base::Secret;
 use bgp::ConnectionId;
 use ipnet::IpNet;
 use sa::{ChildLabel, SaChange, SaId};
+use serde::{Deserialize, Serialize};
 
 use crate::health::Probe;
 
@@ -151,7 +152,7 @@ pub enum DeviceChange {
 }
 
 /// One way that a route leads.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Hop {
     /// Into this TUN device; `None` leaves the device to the kernel, by the route to `gateway`.
     pub device: Option<Arc<str>>,
@@ -160,7 +161,7 @@ pub struct Hop {
 }
 
 /// Where a route leads.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Via {
     /// These ways, each flow one of them; at least one, sorted.
     Hops(Vec<Hop>),
@@ -179,7 +180,7 @@ impl Via {
 }
 
 /// A route of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// Packets to here.
     pub destination: IpNet,
@@ -194,7 +195,7 @@ pub struct Route {
 }
 
 /// A rule of the kernel: which table is asked, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rule {
     /// Whether it is for IPv6.
     pub ipv6: bool,
@@ -205,7 +206,7 @@ pub struct Rule {
 }
 
 /// A change to the routes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteChange {
     /// From now on, in place of an older one with the same destination, table and metric.
     Add(Route),

@@ -657,7 +657,8 @@ impl Control {
                         Err(e) => self.note_failure(what, e),
                     }
                 }
-                Output::Learnt(change) => learnt.push(change),
+                Output::Learnt(change) if self.takes_learnt() => learnt.push(change),
+                Output::Learnt(_) => {}
                 Output::Route(change) => {
                     self.ages.note(&change, self.clock.now());
                     self.handle.send(orders.drain(..));

@@ -24,7 +24,7 @@ use crate::routes::{self, Farewell, Hop, Path, Place, RouteKind, Routes, Standin
 /// Packets that wait for the data path at most: at the kernel's 500 a burst of one fast TCP stream overflows.
 const QUEUE: u32 = 1_000;
 /// How long routes of an earlier run may wait to be wanted again: BGP sessions come up within it.
-const GRACE: Duration = Duration::from_secs(240);
+pub(crate) const GRACE: Duration = Duration::from_secs(240);
 
 /// The kernel's view of what the gateway wanted.
 #[derive(Debug)]

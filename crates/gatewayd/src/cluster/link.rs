@@ -460,6 +460,7 @@ async fn greet(
         | Word::Removed(_)
         | Word::Moved(..)
         | Word::Activated(_)
+        | Word::Learnt(_)
         | Word::Marks { .. }
         | Word::Heard(_)
         | Word::AskForPlace

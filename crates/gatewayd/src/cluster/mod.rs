@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`link`] | the thread that keeps in touch with the other member |
+//! | [`learnt`] | the routes that BGP learnt, at the active one |
 //! | [`words`] | what is told over the stream, and what is kept of it |
 //!
 //! ```text
@@ -22,6 +23,7 @@
 //! The shared addresses are lent by the kernel for some seconds at a time, so that they leave a member whose process is
 //! gone. What makes it safe that both are active for a while is in `esp::shared` and `ike`, not here.
 
+mod learnt;
 mod link;
 mod words;
 
@@ -32,6 +34,7 @@ use std::time::Duration;
 use base::{Instant, Random};
 use cluster::{Key, Role};
 use esp::shared::Mark;
+use gateway::RouteChange;
 use gateway::status::cluster::ClusterStatus;
 use model::{Config, SharedAddress, Start};
 use os::clock::Clock;
@@ -42,6 +45,7 @@ use tracing::warn;
 pub(crate) use link::{Heard, Line};
 pub(crate) use words::{Estate, Replica, Word};
 
+use learnt::Learnt;
 use link::{Ask, Link};
 
 /// For how long the kernel lends an address: whoever hangs or dies loses it then.
@@ -82,6 +86,8 @@ pub(crate) struct Cluster {
     /// What the active one told, and what it tells anew and is not whole yet.
     replica: Replica,
     coming: Option<Replica>,
+    /// The routes that BGP of the active one learnt, whichever of the two that is.
+    pub(crate) learnt: Learnt,
     pub(crate) tick_at: Instant,
     lend_at: Instant,
     announce_at: VecDeque<Instant>,
@@ -116,6 +122,7 @@ impl Cluster {
             words: Vec::new(),
             replica: Replica::default(),
             coming: None,
+            learnt: Learnt::default(),
             tick_at: now,
             lend_at: now,
             announce_at: VecDeque::new(),
@@ -265,23 +272,31 @@ impl Cluster {
 
     // ---- the one that stands by ----
 
-    /// The active one said something.
-    pub(crate) fn note(&mut self, word: Word, now: Instant) {
+    /// The active one said something; what changes in the kernel's routes.
+    pub(crate) fn note(&mut self, word: Word, now: Instant) -> Vec<RouteChange> {
         if matches!(word, Word::Anew) {
             self.coming = Some(Replica::default());
         }
+        let mut changes = Vec::new();
         let replica = self.coming.as_mut().unwrap_or(&mut self.replica);
         match replica.note(word, now) {
             Ok(None) => {}
             Ok(Some(number)) => {
                 if let Some(whole) = self.coming.take() {
                     self.replica = whole;
+                    changes = self.learnt.begin_anew(&self.replica.learnt);
                     let _ = self.link.asks.send(Ask::InStep(true));
                 }
                 self.say(&Word::Heard(number));
             }
             Err(()) => self.lose_line(),
         }
+        if self.coming.is_none() {
+            let told = std::mem::take(&mut self.replica.learnt);
+            told.iter().for_each(|change| self.learnt.note(change, false));
+            changes.extend(told.into_iter().map(learnt::held));
+        }
+        changes
     }
 
     /// What there is to go on with.
@@ -374,7 +389,8 @@ impl Cluster {
     /// When something is to be done.
     pub(crate) fn due(&self) -> Instant {
         let announce = self.announce_at.front().copied().unwrap_or(Instant::FAR_FUTURE);
-        self.tick_at.min(announce).min(self.leaves_at.unwrap_or(Instant::FAR_FUTURE))
+        let optional = [self.leaves_at, self.learnt.released_at()].into_iter().flatten();
+        optional.fold(self.tick_at.min(announce), Instant::min)
     }
 
     /// How often the other is told how far the SAs are.

@@ -6,13 +6,13 @@ use base::Instant;
 use base::export::Bytes;
 use esp::export::ExportedSa;
 use esp::shared::Mark;
-use gateway::ExportedOne;
+use gateway::{ExportedOne, RouteChange};
 use ike::PeerId;
 use sa::{ChildSa, Path, SaId};
 use serde::{Deserialize, Serialize};
 
 /// The form of what is told. It counts what means something else than it did; fields may be added without.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Connections, and SAs, that are kept at most.
 const MOST: usize = 200_000;
 
@@ -39,6 +39,8 @@ pub(crate) enum Word {
     Moved(SaId, Path),
     /// Packets take it from now on.
     Activated(SaId),
+    /// What BGP learnt, or has lost.
+    Learnt(Vec<RouteChange>),
     /// How far the SAs are that have moved on; the first ones say that everything is told.
     Marks { number: u64, marks: Vec<Mark> },
     /// From the one that stands by: it has heard marks of this number, and all before.
@@ -56,6 +58,8 @@ pub(crate) struct Replica {
     sas: BTreeMap<SaId, ChildSa>,
     activated: Vec<SaId>,
     marks: BTreeMap<SaId, Mark>,
+    /// Changes of routes, in their order, that have not been made here.
+    pub(super) learnt: Vec<RouteChange>,
     /// When it was whole for the first time, and when it was told something last.
     pub(crate) whole_at: Option<Instant>,
     pub(crate) told_at: Option<Instant>,
@@ -102,6 +106,7 @@ impl Replica {
                 self.activated.retain(|other| *other != id);
                 self.activated.push(id);
             }
+            Word::Learnt(changes) => self.learnt.extend(changes),
             Word::Marks { number, marks } => {
                 // An SA that was removed meanwhile is not begun again.
                 self.marks.extend(marks.iter().filter(|m| self.sas.contains_key(&m.id)).map(|mark| (mark.id, *mark)));
@@ -115,7 +120,8 @@ impl Replica {
             | Word::AskForPlace
             | Word::TakePlace => {}
         }
-        let is_too_much = self.ones.len() > MOST || self.sas.len() > MOST || self.activated.len() > MOST;
+        let lengths = [self.ones.len(), self.sas.len(), self.activated.len(), self.learnt.len()];
+        let is_too_much = lengths.into_iter().any(|len| len > MOST);
         if is_too_much { Err(()) } else { Ok(heard) }
     }
 

@@ -12,7 +12,16 @@ use crate::data::Order;
 use crate::world::World;
 use esp::export::ExportedSa;
 
+/// Routes that are told in one piece.
+const ROUTES: usize = 1_000;
+
 impl Control {
+    /// Whether what BGP learns is for the kernel: one that stands by keeps what the other learnt, and not what BGP here takes
+    /// back when it ends.
+    pub(super) fn takes_learnt(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.role == Role::Active)
+    }
+
     /// Whether this gateway negotiates and carries traffic. One that has given up its place only opens what is under way to
     /// it: what it said in IKE now, the other would not know of.
     pub(super) fn is_active(&self) -> bool {
@@ -58,7 +67,7 @@ impl Control {
             }
             Heard::Said(number, word) => {
                 if cluster.line.as_ref().is_some_and(|line| line.number == number) {
-                    self.hear_word(word).await;
+                    self.hear_word(word, world).await;
                 }
             }
             Heard::Ended(number, why) => {
@@ -79,7 +88,7 @@ impl Control {
         self.log.note(severity, "cluster", text);
     }
 
-    async fn hear_word(&mut self, word: Word) {
+    async fn hear_word(&mut self, word: Word, world: &World) {
         let now = self.clock.now();
         let Some(cluster) = &mut self.cluster else { return };
         match (cluster.role, word) {
@@ -93,7 +102,7 @@ impl Control {
                 }
             }
             (Role::Standby, Word::TakePlace) => cluster.take_place(),
-            (Role::Standby, word) => cluster.note(word, now),
+            (Role::Standby, word) => world.change_learnt(cluster.note(word, now)),
             (Role::Active | Role::Starting, _) => {}
         }
     }
@@ -112,6 +121,8 @@ impl Control {
         words.extend(shared.sas.into_iter().map(|sa| Word::Sa(Box::new(sa))));
         words.extend(shared.activated.into_iter().map(Word::Activated));
         let Some(cluster) = &mut self.cluster else { return };
+        let learnt: Vec<_> = cluster.learnt.all().collect();
+        words.extend(learnt.chunks(ROUTES).map(|some| Word::Learnt(some.to_vec())));
         cluster.begin_telling(words, shared.marks, now);
         let text = format!("the other member is told everything: {} connections", self.gateway.numbers().len());
         self.note_cluster(Severity::Info, text);
@@ -120,8 +131,18 @@ impl Control {
     /// Tells what these outputs are about, before they take effect; the SAs that the other hears of.
     pub(super) async fn tell_cluster(&mut self, outputs: &[Output]) -> Vec<SaId> {
         let now = self.clock.now();
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_telling) else { return Vec::new() };
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.role == Role::Active) else {
+            return Vec::new();
+        };
+        let learnt =
+            outputs.iter().filter_map(|output| if let Output::Learnt(c) = output { Some(c.clone()) } else { None });
+        let learnt: Vec<_> = learnt.collect();
+        learnt.iter().for_each(|change| cluster.learnt.note(change, true));
+        if !cluster.is_telling {
+            return Vec::new();
+        }
         let mut told = Vec::new();
+        cluster.words.extend((!learnt.is_empty()).then_some(Word::Learnt(learnt)));
         for output in outputs {
             let Output::Sa(change) = output else { continue };
             cluster.words.extend(match change {
@@ -153,6 +174,13 @@ impl Control {
         if cluster.leaves_at.is_some_and(|at| at <= now) {
             self.stand_by("the other member took this one's place", world).await;
             return;
+        }
+        let released = cluster.learnt.release(now);
+        if !released.is_empty() {
+            if cluster.is_telling {
+                cluster.say(&Word::Learnt(released.clone()));
+            }
+            world.change_learnt(released);
         }
         cluster.keep_addresses(world.netlink(), now).await;
         if cluster.tick_at <= now {
@@ -199,6 +227,7 @@ impl Control {
         cluster.role = Role::Active;
         cluster.leaves_at = None;
         cluster.lose_line();
+        cluster.learnt.take_over(began);
         let estate = cluster.take_estate();
         cluster.has_told |= estate.is_some();
         let Ok(fresh) = random() else { return };
@@ -257,6 +286,7 @@ impl Control {
         let was_active = cluster.role == Role::Active;
         cluster.role = Role::Standby;
         cluster.leaves_at = None;
+        world.change_learnt(cluster.learnt.stand_by());
         cluster.leave_addresses(world.netlink()).await;
         if was_active {
             cluster.lose_line();
