@@ -209,6 +209,19 @@ pub(super) fn active(status: &Value) -> Vec<String> {
     list(&status["vpns"][0]["active"]).filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
+/// The SPIs of every SA of IKE and ESP that is in use.
+pub(super) fn spis(status: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |connection: &Value| -> Vec<String> {
+        let ike = list(&connection["ike_sas"]).filter(|sa| sa["state"] == "established");
+        let ike = ike.map(|sa| text(&sa["initiator_spi"]));
+        let esp =
+            list(&connection["children"]).flat_map(|child| list(&child["sas"])).filter(|sa| sa["state"] == "active");
+        ike.chain(esp.map(|sa| text(&sa["inbound_spi"]))).collect()
+    };
+    list(&status["connections"]).flat_map(of).collect()
+}
+
 /// The neighbour of this address.
 pub(super) fn neighbor<'a>(status: &'a Value, address: &str) -> &'a Value {
     list(&status["bgp"]["neighbors"]).find(|n| n["address"] == address).unwrap_or(&Value::Null)

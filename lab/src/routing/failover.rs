@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::routing::{Cloud, Event, Losses, Mode, Options, Routes, Scenario, Watch, run};
+use crate::routing::{Cloud, Event, Losses, Mode, Options, Pair, Routes, Scenario, Watch, run};
 use crate::shell::Out;
 
 /// A row of the table.
@@ -46,8 +46,9 @@ fn cases() -> Vec<Options> {
     }
     cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
     for cloud in [Cloud::Simplon, Cloud::Strongswan] {
-        cases.push(Options { cloud, ..Options::new(Scenario::Clustered) });
+        cases.push(Options { cloud, ..Options::new(Scenario::Clustered(Pair::Device)) });
     }
+    cases.extend([Pair::Ikev1, Pair::Bgp, Pair::Ipv6].map(|pair| Options::new(Scenario::Clustered(pair))));
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases
 }

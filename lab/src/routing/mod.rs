@@ -43,6 +43,7 @@ use self::follower::Follower;
 use self::ground::Ground;
 use self::report::Reporter;
 
+pub use clustered::Pair;
 pub use failover::{Round, Rounds, Row, failover, failover_table};
 pub use loss::Loss;
 pub use report::{Event as EventReport, Log, Report};
@@ -65,21 +66,24 @@ pub enum Scenario {
         keeps: bool,
     },
     /// One customer gateway that is a pair with a shared address.
-    Clustered,
+    Clustered(Pair),
     /// Another BGP speaker on a plain link.
     Bgp(BgpPeerKind),
 }
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::TwoTunnels,
         Self::NecIxVgwBgp,
         Self::AlibabaVgwBgp,
         Self::TwoDevices,
         Self::HandOver { keeps: true },
         Self::HandOver { keeps: false },
-        Self::Clustered,
+        Self::Clustered(Pair::Device),
+        Self::Clustered(Pair::Ikev1),
+        Self::Clustered(Pair::Bgp),
+        Self::Clustered(Pair::Ipv6),
         Self::Bgp(BgpPeerKind::Bird),
         Self::Bgp(BgpPeerKind::Frr),
         Self::Bgp(BgpPeerKind::Gobgp),
@@ -96,7 +100,10 @@ impl Scenario {
             Self::TwoDevices => "two-devices",
             Self::HandOver { keeps: true } => "hand-over-bgp",
             Self::HandOver { keeps: false } => "hand-over-bgp-plain",
-            Self::Clustered => "clustered-device",
+            Self::Clustered(Pair::Device) => "clustered-device",
+            Self::Clustered(Pair::Ikev1) => "clustered-ikev1",
+            Self::Clustered(Pair::Bgp) => "clustered-bgp",
+            Self::Clustered(Pair::Ipv6) => "clustered-ipv6",
             Self::Bgp(BgpPeerKind::Bird) => "bgp-bird",
             Self::Bgp(BgpPeerKind::Frr) => "bgp-frr",
             Self::Bgp(BgpPeerKind::Gobgp) => "bgp-gobgp",
@@ -118,7 +125,12 @@ impl Scenario {
                 "a gateway is handed over to another process under BGP and BFD with BIRD, which keeps routes meanwhile"
             }
             Self::HandOver { keeps: false } => "the same with a BIRD that keeps nothing",
-            Self::Clustered => "a customer gateway of two members with one address, of which the active one is killed",
+            Self::Clustered(Pair::Device) => {
+                "a customer gateway of two members with one address, of which the active one is killed"
+            }
+            Self::Clustered(Pair::Ikev1) => "the same with IKEv1, and new keys after it",
+            Self::Clustered(Pair::Bgp) => "the same with BGP over the tunnel",
+            Self::Clustered(Pair::Ipv6) => "the same with shared addresses of IPv6",
             Self::Bgp(BgpPeerKind::Bird) => "BGP and BFD with BIRD on a plain link",
             Self::Bgp(BgpPeerKind::Frr) => "BGP and BFD with FRR on a plain link",
             Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
@@ -134,7 +146,7 @@ impl Scenario {
             Self::AlibabaVgwBgp => bgp_tunnels::ALIBABA_DRAWING,
             Self::TwoDevices => bgp_tunnels::DEVICES_DRAWING,
             Self::HandOver { .. } => hand_over::DRAWING,
-            Self::Clustered => clustered::DRAWING,
+            Self::Clustered(_) => clustered::DRAWING,
             Self::Bgp(_) => bgp_link::DRAWING,
         }
     }
@@ -373,8 +385,11 @@ impl Options {
 
     /// Why it cannot be run like this; `None` when it can.
     pub fn refuses(&self) -> Option<&'static str> {
-        if !matches!(self.scenario, Scenario::TwoTunnels | Scenario::Clustered) && self.cloud == Cloud::Strongswan {
-            return Some("only two-tunnels and clustered-device have strongSwan at the cloud's ends");
+        if !matches!(self.scenario, Scenario::TwoTunnels | Scenario::Clustered(_)) && self.cloud == Cloud::Strongswan {
+            return Some("only two-tunnels and clustered gateways have strongSwan at the cloud's ends");
+        }
+        if self.scenario == Scenario::Clustered(Pair::Bgp) && self.cloud == Cloud::Strongswan {
+            return Some("strongSwan speaks no BGP");
         }
         if self.routes == Routes::Static && !matches!(self.scenario, Scenario::TwoTunnels | Scenario::TwoDevices) {
             return Some("this scenario is about BGP");
@@ -485,9 +500,11 @@ pub fn cases() -> Vec<Options> {
     for kind in BgpPeerKind::ALL {
         cases.push(Options::new(Scenario::Bgp(kind)));
     }
-    for cloud in [Cloud::Simplon, Cloud::Strongswan] {
-        cases.push(Options { cloud, ..Options::new(Scenario::Clustered) });
+    for pair in Pair::ALL {
+        let case = Options::new(Scenario::Clustered(pair));
+        cases.extend([case.clone(), Options { cloud: Cloud::Strongswan, ..case }]);
     }
+    cases.retain(|case| case.refuses().is_none());
     let against_strongswan = Options { cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) };
     for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
         cases.push(Options { event, ..against_strongswan.clone() });
@@ -521,7 +538,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
         Scenario::HandOver { .. } => hand_over::ground(&lab)?,
-        Scenario::Clustered => clustered::ground(&lab)?,
+        Scenario::Clustered(pair) => clustered::ground(&lab, pair)?,
         Scenario::Bgp(kind) => {
             bgp_link::play(kind, &lab, &mut reporter)?;
             hold_if_asked(options, &reporter, &lab)?;
@@ -546,7 +563,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_steps(&mut stage),
         Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
         Scenario::HandOver { keeps } => hand_over::steps(&mut stage, keeps),
-        Scenario::Clustered => clustered::steps(&mut stage),
+        Scenario::Clustered(pair) => clustered::steps(&mut stage, pair),
         Scenario::Bgp(_) => Ok(()),
     };
     match played {
@@ -644,8 +661,8 @@ impl Stage<'_> {
     fn check_wire(&mut self) -> Result<()> {
         let Some(capture) = self.capture.take() else { return Ok(()) };
         let frames = capture.finish()?;
-        if self.options.scenario == Scenario::Clustered {
-            clustered::check_numbers(self, &frames)?;
+        if let Scenario::Clustered(pair) = self.options.scenario {
+            clustered::check_numbers(self, pair, &frames)?;
         }
         let inner = Inner {
             networks: vec![self.ground.customer.network.into(), self.ground.cloud.network.into()],

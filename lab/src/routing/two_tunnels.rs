@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::netns::Lab;
 use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
-use crate::routing::daemon::{Daemon, active, is_up, list};
+use crate::routing::daemon::{Daemon, active, is_up, list, spis};
 use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
 use crate::routing::ground::{self, Ground, OFFICE_NET, VPC_NET};
@@ -247,19 +247,6 @@ fn hand_over(stage: &mut Stage<'_>) -> Result<()> {
     let held = renewed.len() == spis(&after).len() && !renewed.iter().any(|spi| spis(&after).contains(spi));
     stage.reporter.check("both peers make new keys with the new process", held, renewed.join(", "));
     Ok(())
-}
-
-/// The SPIs of every SA of IKE and ESP that is in use.
-fn spis(status: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let of = |connection: &Value| -> Vec<String> {
-        let ike = list(&connection["ike_sas"]).filter(|sa| sa["state"] == "established");
-        let ike = ike.map(|sa| text(&sa["initiator_spi"]));
-        let esp =
-            list(&connection["children"]).flat_map(|child| list(&child["sas"])).filter(|sa| sa["state"] == "active");
-        ike.chain(esp.map(|sa| text(&sa["inbound_spi"]))).collect()
-    };
-    list(&status["connections"]).flat_map(of).collect()
 }
 
 /// The cloud's operator moves its traffic away from the first endpoint.
