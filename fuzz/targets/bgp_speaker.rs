@@ -67,7 +67,7 @@ fn neighbor(id: NeighborId) -> Neighbor {
         long_lived: Duration::from_secs(600),
         max_prefixes: Some(MaxPrefixes { limit: 40, warn_at: 30 }),
         max_prefixes_restart: Some(Duration::from_secs(60)),
-        next_hop_ipv6: "2001:db8::1".parse().ok(),
+        other_next_hop: "2001:db8::1".parse().ok(),
         ..Neighbor::of(name, address(THEIRS[id.0 as usize]), 65000 + id.0)
     }
 }

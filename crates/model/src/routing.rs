@@ -213,6 +213,9 @@ pub struct Neighbor {
     pub ttl: Option<u8>,
     /// Whether IPv4 and IPv6 unicast routes are exchanged.
     pub families: Families,
+    /// The next hop of routes of ours whose family is not that of its address; `None` takes the address of that family on
+    /// the tunnel's device. Without either those are not announced.
+    pub next_hop: Option<IpAddr>,
     /// Prefixes it may announce at most; then the session ends (Cease 6/1).
     pub max_prefixes: Option<u32>,
     /// The prefix list for what it announces.
@@ -258,6 +261,7 @@ impl Neighbor {
             ttl_security: false,
             ttl: None,
             families: Families { ipv4: true, ipv6: false },
+            next_hop: None,
             max_prefixes: None,
             import: None,
             export: None,

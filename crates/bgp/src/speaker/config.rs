@@ -1,6 +1,6 @@
 //! What a speaker and its neighbours are configured with.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,10 +122,9 @@ pub struct Neighbor {
     pub ttl: Ttl,
     /// The families whose routes are exchanged; at least one.
     pub families: Families,
-    /// The next hop of IPv4 routes announced as our own where the session runs over IPv6.
-    pub next_hop_ipv4: Option<Ipv4Addr>,
-    /// The next hop of IPv6 routes announced as our own where the session runs over IPv4.
-    pub next_hop_ipv6: Option<Ipv6Addr>,
+    /// The next hop of routes announced as our own that are not of the family which the session runs over. Without it,
+    /// those are not announced.
+    pub other_next_hop: Option<IpAddr>,
     /// How many prefixes it may announce in each family.
     pub max_prefixes: Option<MaxPrefixes>,
     /// When to try again after it announced more; `None`: at [`super::Speaker::reset`].
@@ -169,8 +168,7 @@ impl Neighbor {
             password: None,
             ttl: Ttl::Sent(1),
             families: Families::IPV4,
-            next_hop_ipv4: None,
-            next_hop_ipv6: None,
+            other_next_hop: None,
             max_prefixes: None,
             max_prefixes_restart: None,
             import: Arc::default(),
@@ -219,11 +217,8 @@ impl Neighbor {
 
     /// Our own address in a family, given our address on the session.
     pub(super) fn own_next_hop(&self, family: Family, local: IpAddr) -> Option<IpAddr> {
-        match (family, local) {
-            (Family::Ipv4, IpAddr::V4(_)) | (Family::Ipv6, IpAddr::V6(_)) => Some(local),
-            (Family::Ipv4, IpAddr::V6(_)) => self.next_hop_ipv4.map(IpAddr::V4),
-            (Family::Ipv6, IpAddr::V4(_)) => self.next_hop_ipv6.map(IpAddr::V6),
-        }
+        let is_of_family = |address: &IpAddr| address.is_ipv6() == (family == Family::Ipv6);
+        Some(local).filter(is_of_family).or(self.other_next_hop.filter(is_of_family))
     }
 
     /// What changed so that a session must begin anew: a setting in words, or `None` where it need not.
@@ -236,6 +231,7 @@ impl Neighbor {
             (self.password != new.password, "the password"),
             (self.ttl != new.ttl, "the TTL"),
             (self.families != new.families, "the families"),
+            (self.other_next_hop != new.other_next_hop, "the next hop of the other family"),
             (self.graceful_restart != new.graceful_restart, "graceful restart"),
             (self.long_lived != new.long_lived, "the long-lived stale time"),
         ];

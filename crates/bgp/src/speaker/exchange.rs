@@ -244,7 +244,7 @@ impl Peer {
         let sentence = if lacks_next_hop {
             format!(
                 "{prefix} and others of its family are not announced: we have no address of that family on the session; \
-                 set a next hop for it"
+                 set next-hop for the neighbour"
             )
         } else {
             format!("{prefix} is not announced: its attributes leave no room for it in a message of 4,096 octets")

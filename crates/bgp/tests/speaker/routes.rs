@@ -64,7 +64,7 @@ fn ipv6_routes_go_over_an_ipv4_session_with_a_next_hop_of_their_own() {
     let mut pair = Net::new(2, 2);
     for (host, other) in [(0, 1), (1, 0)] {
         let own = format!("2001:db8::{}", host + 1).parse().unwrap();
-        pair.know(host, other, Neighbor { families: Families::ALL, next_hop_ipv6: Some(own), ..neighbor(other) });
+        pair.know(host, other, Neighbor { families: Families::ALL, other_next_hop: Some(own), ..neighbor(other) });
     }
     announce(&mut pair, 0, "2001:db8:1::/48");
     announce(&mut pair, 0, "10.1.0.0/16");
@@ -86,7 +86,7 @@ fn without_a_next_hop_of_the_family_that_is_said_and_nothing_wrong_goes_out() {
     announce(&mut pair, 0, "2001:db8:2::/48");
     up(&mut pair);
     let told = pair.hosts[0].told(EventKind::NotAnnounced);
-    assert!(told.len() == 1 && told[0].contains("set a next hop for it"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains("set next-hop for the neighbour"), "{told:?}");
     assert!(pair.hosts[1].routes.is_empty());
 }
 

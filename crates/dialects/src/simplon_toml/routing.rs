@@ -42,6 +42,7 @@ pub(super) const NEIGHBOR: &[&str] = &[
     "ttl-security",
     "ttl",
     "families",
+    "next-hop",
     "max-prefixes",
     "import",
     "export",
@@ -169,6 +170,7 @@ fn neighbor(entry: Value<'_>, files: &dyn Files) -> Option<Neighbor> {
     table.set("ttl-security", &mut neighbor.ttl_security, Value::flag);
     table.set("ttl", &mut neighbor.ttl, |value| value.number(1..255).map(Some));
     table.set("families", &mut neighbor.families, families);
+    table.set("next-hop", &mut neighbor.next_hop, |value| value.parsed(parse_ip).map(Some));
     table.set("max-prefixes", &mut neighbor.max_prefixes, |value| value.number(1..u32::MAX.into()).map(Some));
     table.set("import", &mut neighbor.import, |value| value.string().map(|name| Some(name.to_owned())));
     table.set("export", &mut neighbor.export, |value| value.string().map(|name| Some(name.to_owned())));
@@ -212,11 +214,11 @@ fn parse_large_community(text: &str) -> Result<(u32, u32, u32), String> {
 
 fn prefix_list(entry: Value<'_>) -> Option<PrefixList> {
     let rules = list(entry, |item| item.parsed(parse_rule))?;
-    Some(PrefixList { name: entry.key.to_owned(), rules })
+    Some(PrefixList { name: entry.key.to_owned(), rules: rules.concat() })
 }
 
-/// `permit 10.0.0.0/8 ge 16 le 24`
-fn parse_rule(text: &str) -> Result<PrefixRule, String> {
+/// `permit 10.0.0.0/8 ge 16 le 24`; of `permit any` there is a rule for each family.
+fn parse_rule(text: &str) -> Result<Vec<PrefixRule>, String> {
     let wrong = || format!("{text:?} is not a rule, such as \"permit 10.0.0.0/8 le 24\"");
     let mut words = text.split_whitespace();
     let permit = match words.next() {
@@ -225,12 +227,11 @@ fn parse_rule(text: &str) -> Result<PrefixRule, String> {
         Some(_) | None => return Err(wrong()),
     };
     let net = match words.next() {
-        Some("any") => IpNet::V4(ipnet::Ipv4Net::default()),
-        Some(net) => parse_net(net)?.trunc(),
+        Some("any") => None,
+        Some(net) => Some(parse_net(net)?.trunc()),
         None => return Err(wrong()),
     };
-    let any = text.split_whitespace().nth(1) == Some("any");
-    let (mut ge, mut le) = (None, any.then_some(32));
+    let (mut ge, mut le) = (None, None);
     while let Some(word) = words.next() {
         let bound = match word {
             "ge" => &mut ge,
@@ -239,10 +240,19 @@ fn parse_rule(text: &str) -> Result<PrefixRule, String> {
         };
         *bound = Some(words.next().and_then(|number| number.parse::<u8>().ok()).ok_or_else(wrong)?);
     }
+    let Some(net) = net else {
+        let of_family = |net: IpNet| {
+            let lengths = (ge.unwrap_or(0), le.unwrap_or(u8::MAX).min(net.max_prefix_len()));
+            (lengths.0 <= lengths.1).then_some(PrefixRule { permit, net, lengths })
+        };
+        let families = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+        let rules: Vec<_> = families.into_iter().filter_map(of_family).collect();
+        return if rules.is_empty() { Err(wrong()) } else { Ok(rules) };
+    };
     let shortest = ge.unwrap_or_else(|| net.prefix_len());
     // As everywhere: `ge` alone reaches to the longest.
     let longest = le.unwrap_or_else(|| if ge.is_some() { net.max_prefix_len() } else { net.prefix_len() });
-    Ok(PrefixRule { permit, net, lengths: (shortest, longest) })
+    Ok(vec![PrefixRule { permit, net, lengths: (shortest, longest) }])
 }
 
 pub(super) fn write_vpn(out: &mut Out, vpn: &Vpn) {
@@ -309,13 +319,12 @@ fn rule(rule: &PrefixRule) -> String {
 fn write_neighbor(out: &mut Out, neighbor: &Neighbor, secrets: bool) {
     let default = Neighbor::at(neighbor.address, neighbor.remote_as);
     let text = |text: &Option<String>| quote(text.as_deref().unwrap_or_default());
+    let address = |ip: &Option<IpAddr>| ip.as_ref().map_or_else(String::new, shown);
     let number = |number: &Option<u32>| number.unwrap_or_default().to_string();
     out.table(&["bgp", "neighbor", &neighbor.address.to_string()]);
     out.line(&format!("as = {}", neighbor.remote_as));
     out.set("tunnel", &neighbor.tunnel, &None, text);
-    out.set("local-address", &neighbor.local_address, &None, |ip: &Option<IpAddr>| {
-        ip.as_ref().map_or_else(String::new, shown)
-    });
+    out.set("local-address", &neighbor.local_address, &None, address);
     out.set("local-as", &neighbor.local_as, &None, number);
     match &neighbor.password {
         Some(key) if secrets => out.line(&format!("password = {}", psk(key))),
@@ -334,6 +343,7 @@ fn write_neighbor(out: &mut Out, neighbor: &Neighbor, secrets: bool) {
         let words: Vec<_> = words.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| *word).collect();
         array(&words, |word| quote(word))
     });
+    out.set("next-hop", &neighbor.next_hop, &None, address);
     out.set("max-prefixes", &neighbor.max_prefixes, &None, number);
     out.set("import", &neighbor.import, &None, text);
     out.set("export", &neighbor.export, &None, text);

@@ -241,6 +241,7 @@ connect-retry = "2s"
 ttl-security = true
 ttl = 2
 families = ["ipv4", "ipv6"]
+next-hop = "fd00:10::2"
 max-prefixes = 100
 import = "cloud"
 export = "cloud"
@@ -267,12 +268,28 @@ fn tunnels_and_bgp_are_read_with_every_key_and_written_back() {
     assert_eq!((vpn.tunnels.len(), vpn.health.probe.as_ref().unwrap().kind), (2, model::ProbeKind::Udp(9)));
     assert_eq!((bgp.asn, bgp.neighbors.len(), bgp.redistribute.static_routes), (65_000, 2, true));
     let lengths: Vec<_> = bgp.prefix_lists[0].rules.iter().map(|rule| rule.lengths).collect();
-    assert_eq!(lengths, [(24, 24), (12, 24), (9, 32), (0, 32)]);
+    assert_eq!(lengths, [(24, 24), (12, 24), (9, 32), (0, 32), (0, 128)]);
     assert_eq!(bgp.neighbors[1].bfd, Some(model::BfdTimers::default()));
     let source = bgp.neighbors[0].source.as_ref().unwrap();
     assert_eq!(&*source.text, "[bgp.neighbor.\"169.254.123.133\"]");
     let written = write_with_secrets(&config);
     assert_eq!(reading(&written).config.without_sources(), config.without_sources(), "{written}");
+}
+
+#[test]
+fn any_network_is_one_of_either_family_as_far_as_its_lengths_go() {
+    let rules = |rule: &str| {
+        let config = reading(&ROUTED.replace("permit any", rule)).config;
+        let rules = &config.bgp.unwrap().prefix_lists[0].rules;
+        rules.iter().skip(3).map(|rule| (rule.net.to_string(), rule.lengths)).collect::<Vec<_>>()
+    };
+    let [ipv4, ipv6] = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+    assert_eq!(rules("permit any"), [(ipv4.clone(), (0, 32)), (ipv6.clone(), (0, 128))]);
+    assert_eq!(rules("deny any ge 25"), [(ipv4.clone(), (25, 32)), (ipv6.clone(), (25, 128))]);
+    assert_eq!(rules("permit any le 24"), [(ipv4, (0, 24)), (ipv6.clone(), (0, 24))]);
+    assert_eq!(rules("permit any ge 48 le 64"), [(ipv6, (48, 64))]);
+    let wrong = errors(&ROUTED.replace("permit any", "permit any ge 25 le 24"));
+    assert!(wrong.contains("is not a rule"), "{wrong}");
 }
 
 #[test]

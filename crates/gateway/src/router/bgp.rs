@@ -609,6 +609,7 @@ fn neighbor_of(config: &Config, bgp: &model::Bgp, model: &model::Neighbor) -> bg
     let tunnel = model.tunnel.as_ref().and_then(|name| config.tunnel(name));
     let addresses = || tunnel.iter().flat_map(|tunnel| tunnel.addresses).map(IpNet::addr);
     let own = addresses().find(|ip| ip.is_ipv4() == model.address.is_ipv4());
+    let other = addresses().find(|ip| ip.is_ipv4() != model.address.is_ipv4());
     let limit = |limit: u32| {
         let warn_at = u32::try_from(u64::from(limit) * WARN_PERCENT / 100).unwrap_or(limit).max(1);
         MaxPrefixes { limit, warn_at }
@@ -621,14 +622,7 @@ fn neighbor_of(config: &Config, bgp: &model::Bgp, model: &model::Neighbor) -> bg
         password: model.password.clone(),
         ttl: ttl_of(bgp, model),
         families: bgp::Families { ipv4: model.families.ipv4, ipv6: model.families.ipv6 },
-        next_hop_ipv4: addresses().find_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        }),
-        next_hop_ipv6: addresses().find_map(|ip| match ip {
-            IpAddr::V6(ip) => Some(ip),
-            IpAddr::V4(_) => None,
-        }),
+        other_next_hop: model.next_hop.or(other),
         max_prefixes: model.max_prefixes.map(limit),
         import: Arc::new(policy::import(config, bgp, model)),
         export: Arc::new(policy::export(config, bgp, model)),

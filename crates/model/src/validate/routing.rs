@@ -1,6 +1,7 @@
 //! Whether VPN connections and BGP make sense.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -215,11 +216,33 @@ fn check_neighbor(config: &Config, bgp: &Bgp, neighbor: &Neighbor, subject: &Sub
     if !(neighbor.families.ipv4 || neighbor.families.ipv6) {
         subject.error("it has no address family".to_owned(), found);
     }
+    check_next_hop(config, neighbor, subject, found);
     if neighbor.password.as_ref().is_some_and(|key| key.is_empty() || key.expose().len() > 80) {
         subject.error("the key of TCP MD5 has 1 to 80 bytes".to_owned(), found);
     }
     if let Some(bfd) = neighbor.bfd {
         check_bfd(bfd, subject, found);
+    }
+}
+
+/// A next hop is of the family of its routes (RFC 4760 §3; without RFC 8950), and a session has an address of one family.
+fn check_next_hop(config: &Config, neighbor: &Neighbor, subject: &Subject<'_>, found: &mut Found) {
+    let is_other = |ip: IpAddr| ip.is_ipv4() != neighbor.address.is_ipv4();
+    match neighbor.next_hop {
+        Some(next_hop) if !is_other(next_hop) => {
+            subject.error(format!("next-hop {next_hop} is of the family of the session, which needs none"), found);
+        }
+        Some(_) => {}
+        None => {
+            let tunnel = neighbor.tunnel.as_ref().and_then(|name| config.tunnel(name));
+            let has_other = tunnel.is_some_and(|tunnel| tunnel.addresses.iter().any(|net| is_other(net.addr())));
+            if neighbor.families.ipv4 && neighbor.families.ipv6 && !has_other {
+                let family = if neighbor.address.is_ipv4() { "IPv6" } else { "IPv4" };
+                let message =
+                    format!("no {family} route is announced to it: that needs our {family} address as next-hop");
+                subject.problem(Severity::Warning, message, found);
+            }
+        }
     }
 }
 
@@ -302,6 +325,7 @@ mod tests {
             (|c| bgp(c).neighbors[0].address = [169, 254, 1, 2].into(), "our own address on tun1"),
             (|c| bgp(c).neighbors[1] = bgp(c).neighbors[0].clone(), "there twice"),
             (|c| bgp(c).neighbors[0].export = Some("out".to_owned()), "no prefix list out"),
+            (|c| bgp(c).neighbors[0].next_hop = Some([192, 0, 2, 9].into()), "next-hop 192.0.2.9 is of the family"),
             (|c| bgp(c).neighbors[0].hold = Duration::from_secs(2), "at least 3s"),
             (|c| bgp(c).neighbors[0].keepalive = Duration::from_secs(30), "more often"),
             (|c| bgp(c).neighbors[0].password = Some(base::Secret::from(vec![b'x'; 81])), "1 to 80 bytes"),
@@ -312,6 +336,18 @@ mod tests {
             let named = |p: &Problem| p.severity == Severity::Error && p.message.contains(words);
             assert!(found.iter().any(named), "{words}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_second_family_wants_a_next_hop_of_its_own() {
+        let both = crate::Families { ipv4: true, ipv6: true };
+        let found = problems(|c| c.bgp.as_mut().unwrap().neighbors[0].families = both);
+        assert!(found[0].severity == Severity::Warning && found[0].message.contains("no IPv6 route"), "{found:?}");
+        let with_next_hop = |c: &mut Config| {
+            let neighbor = &mut c.bgp.as_mut().unwrap().neighbors[0];
+            (neighbor.families, neighbor.next_hop) = (both, Some("2001:db8::2".parse().unwrap()));
+        };
+        assert_eq!(problems(with_next_hop), []);
     }
 
     #[test]
