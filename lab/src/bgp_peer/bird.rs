@@ -1,6 +1,6 @@
 //! BIRD 2, asked over its control socket.
 
-use super::{BgpPeer, Place, Plan};
+use super::{BgpPeer, Place, Plan, family, is_ipv6};
 use crate::error::Result;
 use crate::shell::Process;
 
@@ -15,8 +15,18 @@ impl Bird {
     }
 
     fn configuration(&self) -> String {
-        let Plan { address, interface, asn, remote, remote_asn, networks, password, bfd } = &self.place.plan;
-        let routes: String = networks.iter().map(|network| format!("  route {network} blackhole;\n")).collect();
+        let plan = &self.place.plan;
+        let Plan { address, router_id, interface, asn, remote, remote_asn, password, bfd, .. } = plan;
+        let (mut statics, mut channels) = (String::new(), String::new());
+        for own in plan.addresses() {
+            let family = family(own);
+            let networks = plan.networks.iter().filter(|network| is_ipv6(network) == own.is_ipv6());
+            let routes: String = networks.map(|network| format!("  route {network} blackhole;\n")).collect();
+            statics += &format!("protocol static networks_{family} {{\n  {family};\n{routes}}}\n");
+            channels += &format!(
+                "  {family} {{\n    import all;\n    export where source = RTS_STATIC;\n    next hop address {own};\n  }};\n"
+            );
+        }
         let password = password.as_ref().map(|key| format!("  password \"{key}\";\n")).unwrap_or_default();
         let (watch, uses) = if *bfd {
             (
@@ -30,11 +40,9 @@ impl Bird {
             (String::new(), "")
         };
         format!(
-            "log \"{}\" all;\nrouter id {address};\nprotocol device {{ }}\n{watch}\
-             protocol static networks4 {{\n  ipv4;\n{routes}}}\n\
+            "log \"{}\" all;\nrouter id {router_id};\nprotocol device {{ }}\n{watch}{statics}\
              protocol bgp neighbour {{\n  local {address} as {asn};\n  neighbor {remote} as {remote_asn};\n  hold time 30;\n  \
-             keepalive time 10;\n  connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n{password}{uses}  \
-             ipv4 {{\n    import all;\n    export where source = RTS_STATIC;\n  }};\n}}\n",
+             keepalive time 10;\n  connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n{password}{uses}{channels}}}\n",
             self.place.file("log")
         )
     }

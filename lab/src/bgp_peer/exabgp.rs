@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{BgpPeer, Place, Plan};
+use super::{BgpPeer, Place, Plan, family};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::shell::Process;
@@ -23,18 +23,25 @@ impl Exabgp {
     }
 
     fn configuration(&self) -> String {
-        let Plan { address, asn, remote, remote_asn, networks, .. } = &self.place.plan;
-        let routes: String = networks.iter().map(|network| format!("    route {network} next-hop self;\n")).collect();
+        let plan = &self.place.plan;
+        let Plan { address, router_id, asn, remote, remote_asn, networks, .. } = plan;
+        let routes: String = networks.iter().map(|network| format!("    {};\n", self.route(network))).collect();
+        let families: String = plan.addresses().map(|own| format!("    {} unicast;\n", family(own))).collect();
         let (heard, orders) = (self.place.file("heard"), self.place.file("orders"));
         format!(
             "process listener {{\n  run /bin/sh -c \"cat >> {heard}\";\n  encoder json;\n}}\n\
              process speaker {{\n  run /bin/sh -c \"exec tail -n +1 -f {orders}\";\n  encoder text;\n}}\n\
-             neighbor {remote} {{\n  router-id {address};\n  local-address {address};\n  local-as {asn};\n  \
+             neighbor {remote} {{\n  router-id {router_id};\n  local-address {address};\n  local-as {asn};\n  \
              peer-as {remote_asn};\n  hold-time 30;\n  capability {{\n    route-refresh enable;\n    asn4 enable;\n  }}\n  \
-             family {{\n    ipv4 unicast;\n  }}\n  \
+             family {{\n{families}  }}\n  \
              static {{\n{routes}  }}\n  api listen {{\n    processes [ listener ];\n    neighbor-changes;\n    \
              receive {{\n      parsed;\n      update;\n    }}\n  }}\n  api speak {{\n    processes [ speaker ];\n  }}\n}}\n"
         )
+    }
+
+    fn route(&self, prefix: &str) -> String {
+        let next_hop = self.place.plan.next_hop(prefix).unwrap_or(self.place.plan.address);
+        format!("route {prefix} next-hop {next_hop}")
     }
 
     fn order(&self, line: &str) -> Result<()> {
@@ -65,10 +72,12 @@ impl Heard {
                 Some(_) | None => {}
             }
             let update = &message["neighbor"]["message"]["update"];
-            let announced = update["announce"]["ipv4 unicast"].as_object().into_iter().flat_map(|hops| hops.values());
-            this.routes.extend(announced.flat_map(prefixes));
-            for prefix in prefixes(&update["withdraw"]["ipv4 unicast"]) {
-                this.routes.remove(&prefix);
+            for family in ["ipv4 unicast", "ipv6 unicast"] {
+                let announced = update["announce"][family].as_object().into_iter().flat_map(|hops| hops.values());
+                this.routes.extend(announced.flat_map(prefixes));
+                for prefix in prefixes(&update["withdraw"][family]) {
+                    this.routes.remove(&prefix);
+                }
             }
         }
         this
@@ -118,21 +127,21 @@ impl BgpPeer for Exabgp {
 
     fn announce(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.push(prefix.into());
-        self.order(&format!("announce route {prefix} next-hop self"))
+        self.order(&format!("announce {}", self.route(prefix)))
     }
 
     fn announce_with(&mut self, prefix: &str, [code, flags, value]: [&str; 3]) -> Result<bool> {
-        self.order(&format!("announce route {prefix} next-hop self attribute [ 0x{code} 0x{flags} 0x{value} ]"))
+        self.order(&format!("announce {} attribute [ 0x{code} 0x{flags} 0x{value} ]", self.route(prefix)))
             .map(|()| true)
     }
 
     fn withdraw(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.retain(|network| network != prefix);
-        self.order(&format!("withdraw route {prefix} next-hop self"))
+        self.order(&format!("withdraw {}", self.route(prefix)))
     }
 
     fn refresh(&mut self) -> Result<bool> {
-        self.order("announce route-refresh ipv4 unicast").map(|()| true)
+        self.order(&format!("announce route-refresh {} unicast", family(self.place.plan.address))).map(|()| true)
     }
 
     fn crash(&mut self) {

@@ -1,8 +1,8 @@
-//! FRR: bgpd, and zebra with bfdd where there is BFD; asked with vtysh.
+//! FRR: bgpd, and zebra with bfdd where it needs them; asked with vtysh.
 
 use std::time::Duration;
 
-use super::{BgpPeer, Place, Plan};
+use super::{BgpPeer, Place, Plan, family, family_of, is_ipv6};
 use crate::clock;
 use crate::error::Result;
 use crate::shell::Process;
@@ -22,15 +22,21 @@ impl Frr {
     }
 
     fn configuration(&self) -> String {
-        let Plan { address, asn, remote, remote_asn, networks, password, bfd, .. } = &self.place.plan;
-        let networks: String = networks.iter().map(|network| format!("  network {network}\n")).collect();
+        let plan = &self.place.plan;
+        let Plan { router_id, asn, remote, remote_asn, password, bfd, .. } = plan;
+        let of_family = |own: std::net::IpAddr| {
+            let networks = plan.networks.iter().filter(|network| is_ipv6(network) == own.is_ipv6());
+            let networks: String = networks.map(|network| format!("  network {network}\n")).collect();
+            let family = family(own);
+            format!(" address-family {family} unicast\n  neighbor {remote} activate\n{networks} exit-address-family\n")
+        };
+        let families: String = plan.addresses().map(of_family).collect();
         let password = password.as_ref().map(|key| format!(" neighbor {remote} password {key}\n")).unwrap_or_default();
         let bfd = if *bfd { format!(" neighbor {remote} bfd 3 100 100\n") } else { String::new() };
         format!(
-            "log file {} debugging\ndebug bgp neighbor-events\nrouter bgp {asn}\n bgp router-id {address}\n \
-             no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 10 30\n \
-             neighbor {remote} remote-as {remote_asn}\n neighbor {remote} timers connect 2\n{password}{bfd} \
-             address-family ipv4 unicast\n{networks} exit-address-family\n",
+            "log file {} debugging\ndebug bgp neighbor-events\nrouter bgp {asn}\n bgp router-id {router_id}\n \
+             no bgp ebgp-requires-policy\n no bgp network import-check\n no bgp default ipv4-unicast\n timers bgp 10 30\n \
+             neighbor {remote} remote-as {remote_asn}\n neighbor {remote} timers connect 2\n{password}{bfd}{families}",
             self.place.file("log")
         )
     }
@@ -45,9 +51,11 @@ impl Frr {
         self.place.node.run(&words)
     }
 
-    fn network(&self, line: &str) -> Result<()> {
+    /// Has a network announced, or no longer.
+    fn network(&self, verb: &str, prefix: &str) -> Result<()> {
         let router = format!("router bgp {}", self.place.plan.asn);
-        self.vtysh(&["configure terminal", &router, "address-family ipv4 unicast", line]).map(drop)
+        let family = format!("address-family {} unicast", family_of(prefix));
+        self.vtysh(&["configure terminal", &router, &family, &format!("{verb} {prefix}")]).map(drop)
     }
 
     fn spawn(&mut self, daemon: &str, more: &[&str]) -> Result<()> {
@@ -78,7 +86,8 @@ impl BgpPeer for Frr {
         for daemon in ["zebra", "bfdd"] {
             self.place.write(&format!("{daemon}.conf"), "")?;
         }
-        if !self.place.plan.bfd {
+        // Next hops of the other family are addresses of interfaces, which zebra knows.
+        if !self.place.plan.bfd && self.place.plan.other.is_none() {
             return self.spawn("bgpd", &["-S", "-Z"]);
         }
         self.spawn("zebra", &[])?;
@@ -93,7 +102,7 @@ impl BgpPeer for Frr {
     }
 
     fn has_route(&mut self, prefix: &str) -> Result<bool> {
-        let text = self.vtysh(&[&format!("show bgp ipv4 unicast {prefix} json")])?;
+        let text = self.vtysh(&[&format!("show bgp {} unicast {prefix} json", family_of(prefix))])?;
         let remote = self.place.plan.remote.to_string();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let paths = json["paths"].as_array().into_iter().flatten();
@@ -102,16 +111,17 @@ impl BgpPeer for Frr {
 
     fn announce(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.push(prefix.into());
-        self.network(&format!("network {prefix}"))
+        self.network("network", prefix)
     }
 
     fn withdraw(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.retain(|network| network != prefix);
-        self.network(&format!("no network {prefix}"))
+        self.network("no network", prefix)
     }
 
     fn refresh(&mut self) -> Result<bool> {
-        self.vtysh(&[&format!("clear bgp ipv4 unicast {} soft in", self.place.plan.remote)]).map(|_| true)
+        let remote = self.place.plan.remote;
+        self.vtysh(&[&format!("clear bgp {} unicast {remote} soft in", family(remote))]).map(|_| true)
     }
 
     fn crash(&mut self) {

@@ -1,6 +1,6 @@
 //! GoBGP, asked with its own client over gRPC on the loopback of its namespace.
 
-use super::{BgpPeer, Place, Plan};
+use super::{BgpPeer, Place, Plan, family, family_of};
 use crate::error::Result;
 use crate::shell::Process;
 
@@ -15,12 +15,17 @@ impl Gobgp {
     }
 
     fn configuration(&self) -> String {
-        let Plan { address, asn, remote, remote_asn, password, .. } = &self.place.plan;
+        let plan = &self.place.plan;
+        let Plan { router_id, asn, remote, remote_asn, password, .. } = plan;
+        let families: String = plan.addresses().map(|own| {
+            let family = family(own);
+            format!("  [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}-unicast\"\n")
+        }).collect();
         let password = password.as_ref().map(|key| format!("    auth-password = \"{key}\"\n")).unwrap_or_default();
         format!(
-            "[global.config]\n  as = {asn}\n  router-id = \"{address}\"\n[[neighbors]]\n  [neighbors.config]\n    \
+            "[global.config]\n  as = {asn}\n  router-id = \"{router_id}\"\n[[neighbors]]\n  [neighbors.config]\n    \
              neighbor-address = \"{remote}\"\n    peer-as = {remote_asn}\n{password}  [neighbors.timers.config]\n    \
-             hold-time = 30\n    keepalive-interval = 10\n    connect-retry = 2\n    idle-hold-time-after-reset = 2\n"
+             hold-time = 30\n    keepalive-interval = 10\n    connect-retry = 2\n    idle-hold-time-after-reset = 2\n{families}"
         )
     }
 
@@ -28,6 +33,13 @@ impl Gobgp {
         let mut all = vec!["gobgp"];
         all.extend(words);
         self.place.node.run(&all)
+    }
+
+    /// Adds a network of its own to its table, or takes it out.
+    fn network(&self, verb: &str, prefix: &str) -> Result<()> {
+        let next_hop = self.place.plan.next_hop(prefix).unwrap_or(self.place.plan.address);
+        let words = ["global", "rib", verb, prefix, "nexthop", &next_hop.to_string(), "-a", family(next_hop)];
+        self.gobgp(&words).map(drop)
     }
 }
 
@@ -46,7 +58,7 @@ impl BgpPeer for Gobgp {
         })?;
         self.process = Some(process);
         for network in self.place.plan.networks.clone() {
-            self.gobgp(&["global", "rib", "add", &network])?;
+            self.network("add", &network)?;
         }
         Ok(())
     }
@@ -56,17 +68,17 @@ impl BgpPeer for Gobgp {
     }
 
     fn has_route(&mut self, prefix: &str) -> Result<bool> {
-        Ok(self.gobgp(&["global", "rib"])?.contains(prefix))
+        Ok(self.gobgp(&["global", "rib", "-a", family_of(prefix)])?.contains(prefix))
     }
 
     fn announce(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.push(prefix.into());
-        self.gobgp(&["global", "rib", "add", prefix]).map(drop)
+        self.network("add", prefix)
     }
 
     fn withdraw(&mut self, prefix: &str) -> Result<()> {
         self.place.plan.networks.retain(|network| network != prefix);
-        self.gobgp(&["global", "rib", "del", prefix]).map(drop)
+        self.network("del", prefix)
     }
 
     /// It keeps everything that it heard, and `softresetin` goes through that again without asking anybody.

@@ -7,7 +7,7 @@ mod gobgp;
 mod openbgpd;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::shell::Process;
 pub enum BgpPeerKind {
     /// BIRD 2.
     Bird,
-    /// FRR's bgpd, with zebra and bfdd where there is BFD.
+    /// FRR's bgpd, with zebra and bfdd where it needs them.
     Frr,
     /// GoBGP.
     Gobgp,
@@ -73,6 +73,12 @@ impl BgpPeerKind {
         !matches!(self, Self::Exabgp)
     }
 
+    /// Whether it announces routes of the family that the session does not run over, with a next hop. OpenBGPD outside of
+    /// OpenBSD never learns its address of the other family, and announces `::`.
+    pub const fn has_other_next_hop(self) -> bool {
+        !matches!(self, Self::Openbgpd)
+    }
+
     /// A speaker of this kind, not yet started.
     ///
     /// # Errors
@@ -102,19 +108,49 @@ impl fmt::Display for BgpPeerKind {
 /// What a speaker is told: one neighbour, some networks.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Its own address, which is its router ID too.
-    pub(crate) address: Ipv4Addr,
+    /// Its own address.
+    pub(crate) address: IpAddr,
+    pub(crate) router_id: Ipv4Addr,
     /// Its interface.
     pub(crate) interface: String,
     pub(crate) asn: u32,
     /// Its neighbour.
-    pub(crate) remote: Ipv4Addr,
+    pub(crate) remote: IpAddr,
     pub(crate) remote_asn: u32,
+    /// Its address of the other family, where routes of that are exchanged on the session too.
+    pub(crate) other: Option<IpAddr>,
     /// What it announces when it starts.
     pub(crate) networks: Vec<String>,
     pub(crate) password: Option<String>,
     /// Whether BFD watches the neighbour, 3 × 100 ms.
     pub(crate) bfd: bool,
+}
+
+impl Plan {
+    /// For each family whose routes are exchanged, its own address in it: that of the session first.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(self.address), self.other].into_iter().flatten()
+    }
+
+    /// Its own address of the family of a prefix.
+    fn next_hop(&self, prefix: &str) -> Option<IpAddr> {
+        self.addresses().find(|address| address.is_ipv6() == is_ipv6(prefix))
+    }
+}
+
+/// Whether an address or a prefix is one of IPv6.
+fn is_ipv6(text: &str) -> bool {
+    text.contains(':')
+}
+
+/// The family of a prefix, as most speakers call it.
+fn family_of(prefix: &str) -> &'static str {
+    if is_ipv6(prefix) { "ipv6" } else { "ipv4" }
+}
+
+/// That of an address.
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "ipv6" } else { "ipv4" }
 }
 
 /// A speaker and where it is.

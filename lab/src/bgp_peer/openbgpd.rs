@@ -18,12 +18,16 @@ impl Openbgpd {
     }
 
     fn configuration(&self) -> String {
-        let Plan { address, asn, remote, remote_asn, networks, password, .. } = &self.place.plan;
+        let plan = &self.place.plan;
+        let Plan { address, router_id, asn, remote, remote_asn, networks, password, .. } = plan;
+        let families =
+            |own: std::net::IpAddr| format!("  announce {} unicast\n", if own.is_ipv6() { "IPv6" } else { "IPv4" });
+        let families: String = plan.addresses().map(families).collect();
         let networks: String = networks.iter().map(|network| format!("network {network}\n")).collect();
         let password = password.as_ref().map(|key| format!("  tcp md5sig password \"{key}\"\n")).unwrap_or_default();
         format!(
-            "AS {asn}\nrouter-id {address}\nsocket \"{}\"\nfib-update no\nholdtime 30\nconnect-retry 2\n{networks}\
-             neighbor {remote} {{\n  remote-as {remote_asn}\n  local-address {address}\n{password}}}\n\
+            "AS {asn}\nrouter-id {router_id}\nsocket \"{}\"\nfib-update no\nholdtime 30\nconnect-retry 2\n{networks}\
+             neighbor {remote} {{\n  remote-as {remote_asn}\n  local-address {address}\n{families}{password}}}\n\
              allow from any\nallow to any\n",
             self.place.file("ctl")
         )

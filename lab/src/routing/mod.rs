@@ -69,11 +69,13 @@ pub enum Scenario {
     Clustered(Pair),
     /// Another BGP speaker on a plain link.
     Bgp(BgpPeerKind),
+    /// The same with a session over IPv6.
+    BgpIpv6(BgpPeerKind),
 }
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::TwoTunnels,
         Self::NecIxVgwBgp,
         Self::AlibabaVgwBgp,
@@ -89,6 +91,11 @@ impl Scenario {
         Self::Bgp(BgpPeerKind::Gobgp),
         Self::Bgp(BgpPeerKind::Exabgp),
         Self::Bgp(BgpPeerKind::Openbgpd),
+        Self::BgpIpv6(BgpPeerKind::Bird),
+        Self::BgpIpv6(BgpPeerKind::Frr),
+        Self::BgpIpv6(BgpPeerKind::Gobgp),
+        Self::BgpIpv6(BgpPeerKind::Exabgp),
+        Self::BgpIpv6(BgpPeerKind::Openbgpd),
     ];
 
     /// Its name on the command line.
@@ -109,6 +116,11 @@ impl Scenario {
             Self::Bgp(BgpPeerKind::Gobgp) => "bgp-gobgp",
             Self::Bgp(BgpPeerKind::Exabgp) => "bgp-exabgp",
             Self::Bgp(BgpPeerKind::Openbgpd) => "bgp-openbgpd",
+            Self::BgpIpv6(BgpPeerKind::Bird) => "bgp-bird-ipv6",
+            Self::BgpIpv6(BgpPeerKind::Frr) => "bgp-frr-ipv6",
+            Self::BgpIpv6(BgpPeerKind::Gobgp) => "bgp-gobgp-ipv6",
+            Self::BgpIpv6(BgpPeerKind::Exabgp) => "bgp-exabgp-ipv6",
+            Self::BgpIpv6(BgpPeerKind::Openbgpd) => "bgp-openbgpd-ipv6",
         }
     }
 
@@ -136,6 +148,11 @@ impl Scenario {
             Self::Bgp(BgpPeerKind::Gobgp) => "BGP with GoBGP on a plain link",
             Self::Bgp(BgpPeerKind::Exabgp) => "BGP with ExaBGP on a plain link",
             Self::Bgp(BgpPeerKind::Openbgpd) => "BGP with OpenBGPD on a plain link",
+            Self::BgpIpv6(BgpPeerKind::Bird) => "BGP and BFD with BIRD over IPv6",
+            Self::BgpIpv6(BgpPeerKind::Frr) => "BGP and BFD with FRR over IPv6",
+            Self::BgpIpv6(BgpPeerKind::Gobgp) => "BGP with GoBGP over IPv6",
+            Self::BgpIpv6(BgpPeerKind::Exabgp) => "BGP with ExaBGP over IPv6",
+            Self::BgpIpv6(BgpPeerKind::Openbgpd) => "BGP with OpenBGPD over IPv6",
         }
     }
 
@@ -148,6 +165,7 @@ impl Scenario {
             Self::HandOver { .. } => hand_over::DRAWING,
             Self::Clustered(_) => clustered::DRAWING,
             Self::Bgp(_) => bgp_link::DRAWING,
+            Self::BgpIpv6(_) => bgp_link::IPV6_DRAWING,
         }
     }
 }
@@ -438,7 +456,7 @@ impl Options {
         if matches!(self.scenario, Scenario::HandOver { .. }) {
             return hand_over::missing().map(|install| missing("bird", install));
         }
-        if let Scenario::Bgp(kind) = self.scenario {
+        if let Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) = self.scenario {
             return kind.missing().map(|install| missing(kind.name(), install));
         }
         match self.cloud {
@@ -451,7 +469,7 @@ impl Options {
 /// As `simplon lab run` would be told: `two-tunnels bfd active-active`.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if matches!(self.scenario, Scenario::Bgp(_) | Scenario::HandOver { .. }) {
+        if matches!(self.scenario, Scenario::Bgp(_) | Scenario::BgpIpv6(_) | Scenario::HandOver { .. }) {
             return self.scenario.fmt(f);
         }
         write!(f, "{}", self.scenario)?;
@@ -498,7 +516,7 @@ pub fn cases() -> Vec<Options> {
         cases.push(Options::new(Scenario::HandOver { keeps }));
     }
     for kind in BgpPeerKind::ALL {
-        cases.push(Options::new(Scenario::Bgp(kind)));
+        cases.extend([Scenario::Bgp(kind), Scenario::BgpIpv6(kind)].map(Options::new));
     }
     for pair in Pair::ALL {
         let case = Options::new(Scenario::Clustered(pair));
@@ -539,8 +557,9 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
         Scenario::HandOver { .. } => hand_over::ground(&lab)?,
         Scenario::Clustered(pair) => clustered::ground(&lab, pair)?,
-        Scenario::Bgp(kind) => {
-            bgp_link::play(kind, &lab, &mut reporter)?;
+        Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) => {
+            let over_ipv6 = matches!(options.scenario, Scenario::BgpIpv6(_));
+            bgp_link::play(kind, over_ipv6, &lab, &mut reporter)?;
             hold_if_asked(options, &reporter, &lab)?;
             return Ok(reporter.finish());
         }
@@ -564,7 +583,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
         Scenario::HandOver { keeps } => hand_over::steps(&mut stage, keeps),
         Scenario::Clustered(pair) => clustered::steps(&mut stage, pair),
-        Scenario::Bgp(_) => Ok(()),
+        Scenario::Bgp(_) | Scenario::BgpIpv6(_) => Ok(()),
     };
     match played {
         Ok(()) => {}
