@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bgp::policy::{Match, Policy, PrefixEntry, PrefixList, Rule, Verdict};
 use bgp::rib::{Advertisement, Options, PeerId, PeerOptions, Rib, Session, UpdateVerdict};
-use bgp::{AsPath, Attributes, Community, Families, Origin, Segment};
+use bgp::{AsPath, Attributes, Community, Families, Origin};
 use ipnet::{IpNet, Ipv4Net};
 
 const ROUTES: u32 = 1_000_000;
@@ -54,7 +54,7 @@ fn attributes(first: u32, number: u32) -> Attributes {
     communities.dedup();
     Attributes {
         origin: Origin::Igp,
-        as_path: AsPath(vec![Segment::Sequence(std::iter::once(first).chain(path).collect())]),
+        as_path: AsPath(std::iter::once(first).chain(path).collect()),
         med: None,
         local_pref: None,
         atomic_aggregate: false,

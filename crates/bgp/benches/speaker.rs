@@ -14,8 +14,8 @@ use base::{Instant, Machine, Random};
 use bgp::policy::Policy;
 use bgp::wire::{Capabilities, Open, write_announcement, write_end_of_rib, write_keepalive};
 use bgp::{
-    AsPath, Attributes, Community, ConnectionId, Families, Family, Neighbor, NeighborId, Origin, Output, Segment,
-    Speaker, SpeakerOptions,
+    AsPath, Attributes, Community, ConnectionId, Families, Family, Neighbor, NeighborId, Origin, Output, Speaker,
+    SpeakerOptions,
 };
 use ipnet::{IpNet, Ipv4Net};
 
@@ -63,7 +63,7 @@ fn attributes(first: u32, number: u32) -> Attributes {
     communities.dedup();
     Attributes {
         origin: Origin::Igp,
-        as_path: AsPath(vec![Segment::Sequence(std::iter::once(first).chain(path).collect())]),
+        as_path: AsPath(std::iter::once(first).chain(path).collect()),
         med: None,
         local_pref: None,
         atomic_aggregate: false,

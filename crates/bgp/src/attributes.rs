@@ -19,22 +19,10 @@ pub enum Origin {
     Incomplete,
 }
 
-/// A part of an AS_PATH.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Segment {
-    /// AS_SEQUENCE: in order, the nearest first.
-    Sequence(Vec<Asn>),
-    /// AS_SET: counts as one (RFC 4271 §9.1.2.2).
-    Set(Vec<Asn>),
-    /// AS_CONFED_SEQUENCE (RFC 5065): counts as none.
-    ConfedSequence(Vec<Asn>),
-    /// AS_CONFED_SET (RFC 5065): counts as none.
-    ConfedSet(Vec<Asn>),
-}
-
-/// AS_PATH (RFC 4271 §5.1.2).
+/// AS_PATH (RFC 4271 §5.1.2): one AS_SEQUENCE, the nearest AS first. There is nothing else in it: a route with an AS_SET is
+/// none (RFC 9774), and confederations are not spoken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AsPath(pub Vec<Segment>);
+pub struct AsPath(pub Vec<Asn>);
 
 /// A community (RFC 1997): the AS in the upper 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

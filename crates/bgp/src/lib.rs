@@ -15,7 +15,7 @@
 //! | 4760, 2545 | IPv6 unicast | done; no other family, and no IPv4 by way of IPv6 (RFC 8950) |
 //! | 4486, 9003, 9384, 9687 | Cease and its words, BFD Down, Send Hold Timer | done |
 //! | 5492, 9072 | capabilities, long optional parameters | done; the latter are understood, and never needed |
-//! | 7606 | malformed UPDATE messages | done |
+//! | 7606, 9774 | malformed UPDATE messages, no AS_SET | done |
 //! | 8212 | no policy, no routes | done |
 //! | 8326 | graceful shutdown | done |
 //! | 8538 | graceful restart after a NOTIFICATION | not done |
@@ -31,6 +31,6 @@ pub mod session;
 pub mod speaker;
 pub mod wire;
 
-pub use attributes::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, Segment, UnknownAttribute};
+pub use attributes::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, UnknownAttribute};
 pub use family::{Families, Family};
 pub use speaker::{ConnectionId, Neighbor, NeighborId, Output, Speaker, SpeakerOptions};

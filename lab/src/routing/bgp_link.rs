@@ -275,6 +275,13 @@ impl Link {
             told.is_ok() && !is_there,
             line,
         );
+        // AS_SEQUENCE 64512, AS_SET 9 (RFC 9774).
+        self.peer.announce_with(self.nets.their_other_net, ["02", "40", "02010000fc00010100000009"])?;
+        let told = clock::wait_for("word of the AS_SET", Duration::from_secs(10), || {
+            Ok(self.events()?.contains("AS_PATH, it has an AS_SET"))
+        });
+        let is_there = self.kernel_routes(self.nets.their_other_net)?.contains("via");
+        reporter.check("nor is one with an AS_SET in its path", told.is_ok() && !is_there, "and the log has it");
         self.peer.announce_with(self.nets.their_third_net, ["06", "40", "01"])?;
         let took = self.wait_for_route(self.nets.their_third_net, true)?;
         let ignored = self.events()?.contains("ATOMIC_AGGREGATE, its length is not 0");

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AsPath, Origin, Segment};
+use crate::{AsPath, Origin};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -16,7 +16,7 @@ fn entry(sequence: u32, permit: bool, within: &str, ge: Option<u8>, le: Option<u
 fn attributes() -> Attributes {
     Attributes {
         origin: Origin::Igp,
-        as_path: AsPath(vec![Segment::Sequence(vec![10, 20, 30])]),
+        as_path: AsPath(vec![10, 20, 30]),
         med: Some(1),
         local_pref: None,
         atomic_aggregate: false,
@@ -103,7 +103,7 @@ fn actions_do_what_they_say() {
         (Action::SetLocalPref(7), |a, _| a.local_pref == Some(7)),
         (Action::SetMed(Some(7)), |a, _| a.med == Some(7)),
         (Action::SetMed(None), |a, _| a.med.is_none()),
-        (Action::Prepend(2), |a, _| a.as_path.0 == [Segment::Sequence(vec![99, 99, 10, 20, 30])]),
+        (Action::Prepend(2), |a, _| a.as_path.0 == [99, 99, 10, 20, 30]),
         (Action::AddCommunities(vec![Community(3), Community(1)]), |a, _| a.communities == [1, 3, 5].map(Community)),
         (Action::RemoveCommunities(vec![Community(1), Community(2)]), |a, _| a.communities == [Community(5)]),
         (Action::SetCommunities(vec![Community(9), Community(8), Community(9)]), |a, _| {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::AS_TRANS;
 use super::update::{Approach, Session};
-use crate::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, Segment, UnknownAttribute};
+use crate::{AsPath, Asn, Attributes, Community, LargeCommunity, Origin, UnknownAttribute};
 
 /// Type codes of path attributes.
 pub mod code {
@@ -108,9 +108,10 @@ pub(super) const fn approach_to_flags(code: u8) -> Approach {
     }
 }
 
-/// What RFC 7606 wants where the length or the value is wrong (§7; RFC 6793 §6 for the last two).
-pub(super) const fn approach(code: u8) -> Approach {
+/// What RFC 7606 wants where the length or the value is wrong (§7; RFC 6793 §6 for the last two; RFC 9774 §3 for sets).
+pub(super) fn approach(code: u8, reason: &str) -> Approach {
     match code {
+        _ if reason == HAS_SET => Approach::TreatAsWithdraw,
         code::ATOMIC_AGGREGATE | code::AGGREGATOR | code::AS4_PATH | code::AS4_AGGREGATOR => Approach::AttributeDiscard,
         code::MP_REACH | code::MP_UNREACH => Approach::SessionReset,
         _ => Approach::TreatAsWithdraw,
@@ -197,10 +198,8 @@ impl Reading {
                 if value.is_empty() {
                     return Err("it is too short for an AS number");
                 }
-                let mut path = read_segments(value, true)?;
-                // RFC 6793 §6: confederations have no business in it, and the rest counts.
-                path.0.retain(|segment| matches!(segment, Segment::Sequence(_) | Segment::Set(_)));
-                self.as4_path = Some(path);
+                // RFC 6793 §6: a confederation has no business in it, and the rest counts.
+                self.as4_path = Some(read_segments(value, true)?.path);
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(read_aggregator(value, true)?),
             _ => {
@@ -221,11 +220,10 @@ impl Reading {
             (Some(_), Some(aggregator)) => attributes.aggregator = Some(aggregator),
             (Some(_) | None, None) | (None, Some(_)) => {}
         }
-        if let Some(as4_path) = as4_path {
-            let (old, new) = (length(&attributes.as_path), length(&as4_path));
-            if let Some(leading) = old.checked_sub(new) {
-                attributes.as_path = prepend(attributes.as_path, leading, as4_path);
-            }
+        if let Some(as4_path) = as4_path
+            && let Some(leading) = attributes.as_path.0.len().checked_sub(as4_path.0.len())
+        {
+            attributes.as_path.0.splice(leading.., as4_path.0);
         }
         attributes
     }
@@ -281,82 +279,54 @@ const AS_SEQUENCE: u8 = 2;
 const AS_CONFED_SEQUENCE: u8 = 3;
 const AS_CONFED_SET: u8 = 4;
 
-/// Reads an AS_PATH (RFC 7606 §7.2).
-fn read_as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
-    let path = read_segments(value, four_octet_as)?;
-    // RFC 5065 §5: an error from whoever is not in our confederation, and we are in none.
-    let is_confederation = |segment: &Segment| matches!(segment, Segment::ConfedSequence(_) | Segment::ConfedSet(_));
-    if path.0.iter().any(is_confederation) { Err("it has a segment of a confederation") } else { Ok(path) }
+/// Why a path with a set is not taken, AS_CONFED_SET included.
+const HAS_SET: &str = "it has an AS_SET, which RFC 9774 forbids: have the route aggregated without one";
+
+/// What the segments of a path say.
+struct Segments {
+    path: AsPath,
+    /// Whether there was an AS_CONFED_SEQUENCE among them, which was left out.
+    has_confederation: bool,
 }
 
-fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
+/// Reads an AS_PATH (RFC 7606 §7.2).
+fn read_as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
+    let Segments { path, has_confederation } = read_segments(value, four_octet_as)?;
+    // RFC 5065 §5: an error from whoever is not in our confederation, and we are in none.
+    if has_confederation { Err("it has a segment of a confederation") } else { Ok(path) }
+}
+
+fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, &'static str> {
     let width = if four_octet_as { 4 } else { 2 };
-    let mut segments = Vec::with_capacity(usize::from(!value.is_empty()));
+    let (mut path, mut has_confederation) = (Vec::with_capacity(value.len() / width), false);
     while !value.is_empty() {
         let (&[kind, count], rest) = value.split_first_chunk::<2>().ok_or("a segment is cut short")?;
         if count == 0 {
             return Err("a segment is empty");
         }
         let (numbers, rest) = rest.split_at_checked(usize::from(count) * width).ok_or("a segment is cut short")?;
-        let numbers: Vec<Asn> = if four_octet_as {
-            numbers.as_chunks::<4>().0.iter().map(|octets| u32::from_be_bytes(*octets)).collect()
+        value = rest;
+        let start = path.len();
+        if four_octet_as {
+            path.extend(numbers.as_chunks::<4>().0.iter().map(|octets| u32::from_be_bytes(*octets)));
         } else {
-            numbers.as_chunks::<2>().0.iter().map(|octets| u16::from_be_bytes(*octets).into()).collect()
-        };
+            path.extend(numbers.as_chunks::<2>().0.iter().map(|octets| Asn::from(u16::from_be_bytes(*octets))));
+        }
         // RFC 7607 §2.
-        if numbers.contains(&0) {
+        if path[start..].contains(&0) {
             return Err("it has AS 0");
         }
-        segments.push(match kind {
-            AS_SET => Segment::Set(numbers),
-            AS_SEQUENCE => Segment::Sequence(numbers),
-            AS_CONFED_SEQUENCE => Segment::ConfedSequence(numbers),
-            AS_CONFED_SET => Segment::ConfedSet(numbers),
+        match kind {
+            AS_SEQUENCE => {}
+            AS_CONFED_SEQUENCE => {
+                path.truncate(start);
+                has_confederation = true;
+            }
+            AS_SET | AS_CONFED_SET => return Err(HAS_SET),
             _ => return Err("a segment is of an unknown type"),
-        });
-        value = rest;
-    }
-    Ok(AsPath(segments))
-}
-
-/// The length of a path, a set counting as one and a confederation as none (RFC 4271 §9.1.2.2, RFC 5065 §5.3).
-fn length(path: &AsPath) -> usize {
-    let of = |segment: &Segment| match segment {
-        Segment::Sequence(numbers) => numbers.len(),
-        Segment::Set(_) => 1,
-        Segment::ConfedSequence(_) | Segment::ConfedSet(_) => 0,
-    };
-    path.0.iter().map(of).sum()
-}
-
-/// The first `leading` of `path`, and then `rest`.
-fn prepend(path: AsPath, mut leading: usize, rest: AsPath) -> AsPath {
-    let mut segments = Vec::new();
-    for segment in path.0 {
-        if leading == 0 {
-            break;
-        }
-        match segment {
-            Segment::Sequence(mut numbers) => {
-                numbers.truncate(leading);
-                leading -= numbers.len();
-                segments.push(Segment::Sequence(numbers));
-            }
-            Segment::Set(numbers) => {
-                leading -= 1;
-                segments.push(Segment::Set(numbers));
-            }
-            confederation @ (Segment::ConfedSequence(_) | Segment::ConfedSet(_)) => segments.push(confederation),
         }
     }
-    let mut rest = rest.0.into_iter().peekable();
-    // What was one sequence before it passed the old speaker is one again.
-    if let (Some(Segment::Sequence(before)), Some(Segment::Sequence(numbers))) = (segments.last_mut(), rest.peek()) {
-        before.extend(numbers);
-        rest.next();
-    }
-    segments.extend(rest);
-    AsPath(segments)
+    Ok(Segments { path: AsPath(path), has_confederation })
 }
 
 /// Appends attributes in the order of their types, without those that carry prefixes and with NEXT_HOP where there is
@@ -409,16 +379,8 @@ pub(super) fn write(out: &mut Vec<u8>, attributes: &Attributes, next_hop: Option
 /// What an old speaker carries on for the next that has four octets (RFC 6793 §4.2.2).
 fn write_for_the_old(out: &mut Vec<u8>, attributes: &Attributes) {
     let is_large = |asn: &Asn| *asn > u16::MAX.into();
-    let numbers = |segment: &Segment| match segment {
-        Segment::Sequence(numbers)
-        | Segment::Set(numbers)
-        | Segment::ConfedSequence(numbers)
-        | Segment::ConfedSet(numbers) => numbers.iter().any(is_large),
-    };
-    if attributes.as_path.0.iter().any(numbers) {
-        let mut path = attributes.as_path.clone();
-        path.0.retain(|segment| matches!(segment, Segment::Sequence(_) | Segment::Set(_)));
-        write_one(out, OPTIONAL | TRANSITIVE, code::AS4_PATH, &encode_as_path(&path, true));
+    if attributes.as_path.0.iter().any(is_large) {
+        write_one(out, OPTIONAL | TRANSITIVE, code::AS4_PATH, &encode_as_path(&attributes.as_path, true));
     }
     if let Some((asn, address)) = attributes.aggregator.filter(|(asn, _)| is_large(asn)) {
         write_one(out, OPTIONAL | TRANSITIVE, code::AS4_AGGREGATOR, &encode_aggregator(asn, address, true));
@@ -460,19 +422,12 @@ fn write_asn(out: &mut Vec<u8>, asn: Asn, four_octet_as: bool) {
     }
 }
 
+/// As many segments as it needs: each has room for 255 ASes (RFC 4271 §4.3).
 fn encode_as_path(path: &AsPath, four_octet_as: bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    for segment in &path.0 {
-        let (kind, numbers) = match segment {
-            Segment::Set(numbers) => (AS_SET, numbers),
-            Segment::Sequence(numbers) => (AS_SEQUENCE, numbers),
-            Segment::ConfedSequence(numbers) => (AS_CONFED_SEQUENCE, numbers),
-            Segment::ConfedSet(numbers) => (AS_CONFED_SET, numbers),
-        };
-        for numbers in numbers.chunks(255) {
-            out.extend_from_slice(&[kind, numbers.len() as u8]);
-            numbers.iter().for_each(|asn| write_asn(&mut out, *asn, four_octet_as));
-        }
+    let mut out = Vec::with_capacity(2 + 4 * path.0.len());
+    for numbers in path.0.chunks(255) {
+        out.extend_from_slice(&[AS_SEQUENCE, numbers.len() as u8]);
+        numbers.iter().for_each(|asn| write_asn(&mut out, *asn, four_octet_as));
     }
     out
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::attribute::{self, Raw, Reading, code, flag};
 use super::notification::update_error;
 use super::{Code, Notification, Prefixes};
-use crate::{Asn, Attributes, Families, Family, Segment};
+use crate::{Asn, Attributes, Families, Family};
 
 /// What a message must be read by: what the two speakers agreed upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +260,7 @@ impl<'a> Reader<'a, '_> {
             code::MP_UNREACH => self.read_unreach(raw),
             _ => {
                 if let Err(reason) = self.reading.take(raw, self.session) {
-                    self.fault(raw.code, attribute::approach(raw.code), reason);
+                    self.fault(raw.code, attribute::approach(raw.code, reason), reason);
                     self.worsen(subcode(raw.code, reason), raw.whole);
                 }
                 Ok(())
@@ -338,10 +338,7 @@ impl<'a> Reader<'a, '_> {
                 self.worsen(update_error::MISSING, &[]);
             }
         }
-        let first = match self.reading.attributes.as_path.0.first() {
-            Some(Segment::Sequence(numbers)) => numbers.first().copied(),
-            Some(Segment::Set(_) | Segment::ConfedSequence(_) | Segment::ConfedSet(_)) | None => None,
-        };
+        let first = self.reading.attributes.as_path.neighbor_as();
         let is_withdrawn = self.worst.as_ref().is_some_and(|worst| worst.fault.approach >= Approach::TreatAsWithdraw);
         if self.session.first_as.is_some_and(|asn| first != Some(asn)) && !is_withdrawn {
             self.fault(code::AS_PATH, Approach::TreatAsWithdraw, "it does not begin with the AS of the neighbour");

@@ -105,6 +105,15 @@ fn each_malformed_attribute_gets_the_answer_of_rfc_7606() {
         (&EXTERNAL, &[0x40, 2, 7, 2, 1, 0, 0, 0xFD, 0xE9, 2], "withdraw", "7606 §7.2 underrun"),
         (&EXTERNAL, &[0x40, 2, 8, 2, 1, 0, 0, 0xFD, 0xE9, 1, 0], "withdraw", "7606 §7.2 empty segment"),
         (&EXTERNAL, &[0x40, 2, 12, 2, 1, 0, 0, 0xFD, 0xE9, 3, 1, 0, 0, 0, 9], "withdraw", "5065 §5"),
+        (&EXTERNAL, &[0x40, 2, 12, 2, 1, 0, 0, 0xFD, 0xE9, 1, 1, 0, 0, 0, 9], "withdraw", "9774 §3 AS_SET"),
+        (&INTERNAL, &[0x40, 2, 6, 1, 1, 0, 0, 0, 9], "withdraw", "9774 §3 AS_SET"),
+        (&EXTERNAL, &[0x40, 2, 12, 2, 1, 0, 0, 0xFD, 0xE9, 4, 1, 0, 0, 0, 9], "withdraw", "9774 §3 AS_CONFED_SET"),
+        (
+            &EXTERNAL,
+            &[0x40, 2, 12, 2, 1, 0, 0, 0xFD, 0xE9, 2, 1, 0, 0, 0, 9],
+            "good",
+            "4271 §5.1.2: several sequences are one path",
+        ),
         (&EXTERNAL, &[0x40, 2, 10, 2, 2, 0, 0, 0xFD, 0xE9, 0, 0, 0, 0], "withdraw", "7607 §2"),
         (&EXTERNAL, &[0x40, 2, 1, 2], "withdraw", "7606 §7.2 underrun"),
         (&EXTERNAL, &[0xC0, 2, 6, 2, 1, 0, 0, 0xFD, 0xE9], "withdraw", "7606 §3 c"),
@@ -225,6 +234,10 @@ fn attributes_of_the_old_are_discarded_when_malformed() {
         assert_eq!(of_old(malformed), "discard", "{malformed:?}");
     }
     assert_eq!(of_old(&[0x80, 17, 6, 2, 1, 0, 0, 0xFD, 0xE9]), "withdraw");
+    // RFC 9774 §3: a set there takes the routes with it, though RFC 6793 §6 would leave out one of a confederation.
+    for kind in [1, 4] {
+        assert_eq!(of_old(&[0xC0, 17, 6, kind, 1, 0, 0, 0xFD, 0xE9]), "withdraw");
+    }
     assert_eq!(of_old(&[0x40, 18, 8, 0, 0, 0, 1, 10, 0, 0, 1]), "withdraw");
 }
 
@@ -232,11 +245,11 @@ fn attributes_of_the_old_are_discarded_when_malformed() {
 fn a_confederation_in_an_as4_path_is_left_out_and_the_rest_counts() {
     // RFC 6793 §6: those segments are discarded, the attribute is not.
     let old_path: &[u8] = &[0x40, 2, 6, 2, 2, 0xFD, 0xE9, 0x5B, 0xA0];
-    let new_path: &[u8] = &[0xC0, 17, 18, 3, 1, 0, 0, 0xFC, 0, 2, 1, 0, 1, 0, 0, 4, 1, 0, 0, 0xFC, 1];
+    let new_path: &[u8] = &[0xC0, 17, 12, 3, 1, 0, 0, 0xFC, 0, 2, 1, 0, 1, 0, 0];
     let bytes = body(&[], &[ORIGIN, old_path, NEXT_HOP, new_path], NET);
     assert_eq!(verdict(&bytes, &OLD), "good");
     let attributes = Update::decode(&bytes, &OLD).unwrap().attributes.unwrap();
-    assert_eq!(attributes.as_path, AsPath(vec![Segment::Sequence(vec![65001, 65536])]));
+    assert_eq!(attributes.as_path, AsPath(vec![65001, 65536]));
 }
 
 #[test]
@@ -382,7 +395,7 @@ fn end_of_rib_is_known_in_every_shape() {
 #[test]
 fn as_numbers_of_four_octets_pass_an_old_speaker() {
     let read = |bytes: Vec<u8>| (*Update::decode(&bytes, &OLD).unwrap().attributes.unwrap()).clone();
-    let path = |numbers: &[u32]| AsPath(vec![Segment::Sequence(numbers.to_vec())]);
+    let path = |numbers: &[u32]| AsPath(numbers.to_vec());
     // RFC 6793 §4.2.3: 65001 put itself before what a new speaker wrote.
     let old_path: &[u8] = &[0x40, 2, 8, 2, 3, 0xFD, 0xE9, 0x5B, 0xA0, 0x5B, 0xA0];
     let new_path: &[u8] = &[0xC0, 17, 10, 2, 2, 0, 1, 0, 0, 0, 1, 0, 1];
@@ -427,18 +440,14 @@ fn sorted<T: Ord + std::fmt::Debug>(items: impl Strategy<Value = T>) -> impl Str
     proptest::collection::btree_set(items, 0..5).prop_map(|items| items.into_iter().collect())
 }
 
-fn segment() -> impl Strategy<Value = Segment> {
-    (any::<bool>(), proptest::collection::vec(1..=u32::MAX, 1..5))
-        .prop_map(|(is_set, numbers)| if is_set { Segment::Set(numbers) } else { Segment::Sequence(numbers) })
-}
-
 fn attributes() -> impl Strategy<Value = Attributes> {
     let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)];
     let large = any::<(u32, u32, u32)>().prop_map(|(global, local1, local2)| LargeCommunity { global, local1, local2 });
     let address = any::<u32>().prop_map(Ipv4Addr::from_bits);
     let unknown = (100..200u8, proptest::collection::vec(any::<u8>(), 0..300))
         .prop_map(|(code, value)| UnknownAttribute { flags: 0xE0, code, value });
-    let first = (origin, proptest::collection::vec(segment(), 0..4), any::<Option<u32>>(), any::<u32>(), any::<bool>());
+    let first =
+        (origin, proptest::collection::vec(1..=u32::MAX, 0..300), any::<Option<u32>>(), any::<u32>(), any::<bool>());
     let second = (
         proptest::option::of((1..=u32::MAX, address.clone())),
         sorted(any::<u32>().prop_map(Community)),

@@ -16,7 +16,6 @@ fn the_first_difference_decides() {
         ("the lower identifier", |_| {}, |_| {}, A),
         ("LOCAL_PREF of an external neighbour means nothing", |_| {}, |b| b.local_pref = Some(500), A),
         ("a shorter path", |a| a.as_path = attributes(&[1000, 7, 8]).as_path, |_| {}, B),
-        ("a set counts once", |a| a.as_path = attributes(&[1000, 7, 8]).as_path, set, B),
         ("the origin", |a| a.origin = Origin::Incomplete, |b| b.origin = Origin::Egp, B),
         ("MED of different ASes is not compared", |a| a.med = Some(50), |b| b.med = Some(10), A),
         (
@@ -35,9 +34,6 @@ fn the_first_difference_decides() {
         ("graceful shutdown", |a| a.communities = vec![Community::GRACEFUL_SHUTDOWN], longer, B),
         ("long-lived stale", |a| a.communities = vec![Community::LLGR_STALE], longer, B),
     ];
-    fn set(b: &mut Attributes) {
-        b.as_path = AsPath(vec![Segment::Sequence(vec![1100]), Segment::Set(vec![1, 2, 3, 4])]);
-    }
     fn longer(b: &mut Attributes) {
         b.as_path = attributes(&[1100, 7, 8, 9]).as_path;
     }

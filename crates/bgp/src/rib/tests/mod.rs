@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::*;
-use crate::{Asn, Community, Segment};
+use crate::{Asn, Community};
 
 const OUR_AS: Asn = 65_000;
 
@@ -66,8 +66,7 @@ fn rib(peers: &[PeerId]) -> Rib {
 }
 
 fn attributes(path: &[Asn]) -> Attributes {
-    let as_path = AsPath(if path.is_empty() { Vec::new() } else { vec![Segment::Sequence(path.to_vec())] });
-    Attributes { as_path, ..own_attributes() }
+    Attributes { as_path: AsPath(path.to_vec()), ..own_attributes() }
 }
 
 impl Rib {
@@ -109,8 +108,10 @@ fn line(part: &Advertisement) -> String {
     match part {
         Advertisement::Withdraw { prefixes, .. } => format!("- {}", list(prefixes)),
         Advertisement::Announce { attributes, next_hop, prefixes, .. } => {
-            let path: Vec<_> = attributes.as_path.0.iter().map(|segment| format!("{segment:?}")).collect();
-            let path = path.join(" ").replace("Sequence(", "").replace(')', "");
+            let path = match attributes.as_path.0.as_slice() {
+                [] => String::new(),
+                path => format!("{path:?}"),
+            };
             let hop = match next_hop {
                 AnnouncedNextHop::Ourselves => "self".to_owned(),
                 AnnouncedNextHop::Address(address) => address.to_string(),
