@@ -5,7 +5,8 @@
 //! `mesh`: a thousand neighbours with a hundred prefixes each, everyone told everything.
 //! `quiet`: the same, and nobody is told anything.
 
-use std::io::Write;
+mod support;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,69 +14,15 @@ use std::time::Duration;
 use base::{Instant, Machine, Random};
 use bgp::policy::Policy;
 use bgp::wire::{Capabilities, Open, write_announcement, write_end_of_rib, write_keepalive};
-use bgp::{
-    AsPath, Attributes, Community, ConnectionId, Families, Family, Neighbor, NeighborId, Origin, Output, Speaker,
-    SpeakerOptions,
-};
+use bgp::{ConnectionId, Families, Family, Neighbor, NeighborId, Output, Speaker, SpeakerOptions};
 use ipnet::{IpNet, Ipv4Net};
+use support::{attributes, timed};
 
 const ROUTES: u32 = 1_000_000;
 const ATTRIBUTES: u32 = 150_000;
 
 /// Octets that are read from a socket at once.
 const READ: usize = 64 * 1024;
-
-/// Resident memory in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
-
-/// Nanoseconds that this thread has run: other work on the machine does not show.
-fn cpu() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    status.split_whitespace().next().and_then(|time| time.parse().ok()).unwrap_or(0)
-}
-
-/// Says what something took.
-fn timed<T>(what: &str, per: u32, work: impl FnOnce() -> T) -> T {
-    let (start, before) = (cpu(), resident());
-    let answer = work();
-    let (time, grown) = (cpu() - start, resident() as i64 - before as i64);
-    let (each, time) = (time / u64::from(per), time as f64 / 1e6);
-    let line = format!("{what:40} {time:8.1} ms {each:6} ns each {:5} bytes each", grown / i64::from(per));
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-    answer
-}
-
-/// A number that looks random: the same in every run.
-fn mix(number: u32) -> u32 {
-    let mut x = number.wrapping_mul(0x9E37_79B9);
-    x = (x ^ x >> 15).wrapping_mul(0x85EB_CA6B);
-    x ^ x >> 13
-}
-
-fn attributes(first: u32, number: u32) -> Attributes {
-    let path = (0..2 + number % 5).map(|hop| mix(number + 7 * hop) % 400_000 + 1);
-    let mut communities: Vec<_> = (0..number % 7).map(|one| Community(mix(number % 5_000 + one))).collect();
-    communities.sort();
-    communities.dedup();
-    Attributes {
-        origin: Origin::Igp,
-        as_path: AsPath(std::iter::once(first).chain(path).collect()),
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities,
-        extended_communities: Vec::new(),
-        large_communities: Vec::new(),
-        originator_id: None,
-        cluster_list: Vec::new(),
-        unknown: Vec::new(),
-    }
-}
 
 /// Distinct prefixes of 24 bits in no order, none in 127/8 or above 223/8.
 fn prefix(number: u32) -> IpNet {

@@ -3,18 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict, in the helpers of a test too")]
 
-use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+mod support;
+
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use os::features::{self, Features};
-use os::netlink::{Hop, Netlink, NextHop, Route, RouteKind, Rule, TABLE_MAIN};
+use os::netlink::{Hop, NextHop, Route, RouteKind, Rule, TABLE_MAIN};
 use os::netns::Namespace;
 use os::poll::{Events, Interest, Poller};
 use os::tun::{Tun, TunOptions};
 use os::{Datagram, DatagramSocket, Fragmentation, RecvBatch, SocketOptions, raw, sysctl, udp};
+use support::{as_root, ip, net, tunnel, with_netlink};
 
 /// Takes a namespace's name away also when the test fails.
 struct RemoveAtEnd<'a>(&'a str);
@@ -23,44 +25,6 @@ impl Drop for RemoveAtEnd<'_> {
     fn drop(&mut self) {
         let _ = Namespace::remove(self.0);
     }
-}
-
-/// Runs `test` in a namespace of its own, or says why not.
-fn as_root(name: &str, test: impl FnOnce() + Send) {
-    let left_out = |why: &str| {
-        let _ = writeln!(io::stderr(), "left out: {name}: {why}");
-    };
-    if !nix::unistd::geteuid().is_root() {
-        return left_out("it needs root");
-    }
-    match Namespace::new() {
-        Ok(namespace) => namespace
-            .run(|| {
-                // Were `run` to fail at the one thing it is for, these tests would change the host.
-                let namespace_of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/net")).unwrap();
-                assert_ne!(namespace_of("thread-self"), namespace_of("self"), "not in a namespace of its own");
-                test();
-            })
-            .unwrap(),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => left_out("root here may not make network namespaces"),
-        Err(e) => panic!("{e}"),
-    }
-}
-
-/// The same with netlink, on a runtime of its own.
-fn with_netlink<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Netlink) -> F + Send) {
-    as_root(name, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { test(Netlink::open().unwrap()).await });
-    });
-}
-
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
 }
 
 /// Waits until `file` can be read, for at most ten seconds.
@@ -73,26 +37,8 @@ fn wait(file: impl AsFd) {
     assert_eq!(events.iter().count(), 1, "nothing came");
 }
 
-/// A TUN device that is up, with an address of each family.
-async fn tunnel(netlink: &Netlink, name: &str) -> Tun {
-    let tun = Tun::open(&TunOptions::new(name)).unwrap();
-    netlink.add_address(tun.index(), net("10.9.0.1/24")).await.unwrap();
-    netlink.add_address(tun.index(), net("fd09::1/64")).await.unwrap();
-    netlink.set_up(tun.index(), true).await.unwrap();
-    until_local(netlink, ip("fd09::1")).await;
-    tun
-}
-
-/// Waits until the kernel takes `address` for its own, which for IPv6 is a moment after it was added.
-async fn until_local(netlink: &Netlink, address: IpAddr) {
-    let lo = netlink.link("lo").await.unwrap().unwrap().index;
-    let local = async {
-        while netlink.hop_to(address).await.map(|hop| hop.device).ok() != Some(lo) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), local).await.unwrap();
-}
+/// An address of each family.
+const ADDRESSES: &[&str] = &["10.9.0.1/24", "fd09::1/64"];
 
 /// The next packet that is one of ours: IPv6 devices also speak of themselves (router solicitation, MLD).
 fn next_packet(tun: &Tun, version: u8, protocol: u8) -> Vec<u8> {
@@ -114,7 +60,7 @@ fn next_packet(tun: &Tun, version: u8, protocol: u8) -> Vec<u8> {
 #[test]
 fn a_packet_goes_out_by_the_device_and_comes_back_in() {
     with_netlink("a_packet_goes_out_by_the_device_and_comes_back_in", |netlink| async move {
-        let tun = tunnel(&netlink, "t0").await;
+        let tun = tunnel(&netlink, "t0", ADDRESSES).await;
         for (ours, theirs, version, addresses) in
             [("10.9.0.1", "10.9.0.2", 4, 12..20), ("fd09::1", "fd09::2", 6, 8..40)]
         {
@@ -225,7 +171,7 @@ fn an_address_is_added_once_and_removed_once() {
 #[test]
 fn our_routes_read_back_as_they_were_added_and_others_are_not_ours() {
     with_netlink("our_routes_read_back_as_they_were_added_and_others_are_not_ours", |netlink| async move {
-        let tun = tunnel(&netlink, "t0").await;
+        let tun = tunnel(&netlink, "t0", ADDRESSES).await;
         assert_eq!(netlink.own_routes().await.unwrap(), [], "connected routes are the kernel's");
         let plain = Route { metric: 50, ..Route::through(tun.index(), net("172.31.0.0/16")) };
         let routed = |gateway| NextHop { gateway: Some(ip(gateway)), ..NextHop::through(tun.index()) };
@@ -295,7 +241,7 @@ fn a_rule_reads_back_as_it_was_added() {
 #[test]
 fn the_way_to_a_peer_gives_source_device_and_path_mtu() {
     with_netlink("the_way_to_a_peer_gives_source_device_and_path_mtu", |netlink| async move {
-        let tun = tunnel(&netlink, "t0").await;
+        let tun = tunnel(&netlink, "t0", ADDRESSES).await;
         let unreachable = netlink.source_address_for(ip("203.0.113.9")).await.unwrap_err();
         assert_eq!(unreachable.kind(), io::ErrorKind::NetworkUnreachable);
         for (near, far, gateway, default, ours) in [
@@ -331,7 +277,7 @@ fn the_way_to_a_peer_gives_source_device_and_path_mtu() {
 #[test]
 fn what_exceeds_a_devices_mtu_is_refused_by_probing_and_fragmented_otherwise() {
     with_netlink("what_exceeds_a_devices_mtu_is_refused_by_probing_and_fragmented_otherwise", |netlink| async move {
-        let tun = tunnel(&netlink, "t0").await;
+        let tun = tunnel(&netlink, "t0", ADDRESSES).await;
         let socket = udp::bind("10.9.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
         let remote = "10.9.0.2:500".parse().unwrap();
         let large = Datagram { remote, local: None, tos: 0, bytes: &[0; 2_000] };
@@ -364,7 +310,7 @@ fn plain_esp_travels_with_its_addresses_and_without_its_header() {
     with_netlink("plain_esp_travels_with_its_addresses_and_without_its_header", |netlink| async move {
         let lo = netlink.link("lo").await.unwrap().unwrap().index;
         netlink.set_up(lo, true).await.unwrap();
-        let _tun = tunnel(&netlink, "t0").await;
+        let _tun = tunnel(&netlink, "t0", ADDRESSES).await;
         for (any, from, to) in [("0.0.0.0", "127.0.0.2", "127.0.0.3"), ("::", "::1", "fd09::1")] {
             let a = raw::bind_esp(ip(from), &SocketOptions::default()).unwrap();
             let b: DatagramSocket = raw::bind_esp(ip(any), &SocketOptions::default()).unwrap();
@@ -407,7 +353,7 @@ fn root_gets_the_buffers_it_asks_for() {
 #[test]
 fn a_mark_sends_a_packet_by_another_table() {
     with_netlink("a_mark_sends_a_packet_by_another_table", |netlink| async move {
-        let (main, other) = (tunnel(&netlink, "main").await, Tun::open(&TunOptions::new("other")).unwrap());
+        let (main, other) = (tunnel(&netlink, "main", ADDRESSES).await, Tun::open(&TunOptions::new("other")).unwrap());
         netlink.set_up(other.index(), true).await.unwrap();
         let route = Route { table: 220, ..Route::through(other.index(), net("10.9.0.2/32")) };
         netlink.add_route(&route).await.unwrap();
