@@ -1,6 +1,7 @@
 //! One SA, the direction that leaves. Several workers may seal with it at once.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use base::Instant;
 use base::export::Moment;
@@ -131,7 +132,10 @@ impl OutboundSa {
             // Another was told before, is lost, and may have gone on, a reserve behind what it heard last, with a reserve.
             self.skip(2 * RESERVE);
         }
-        let next = self.next.load(Relaxed);
+        // Another worker may be about to use a number. Either its addition comes before the second look, and the number is
+        // below what is told; or it sees this ceiling afterwards.
+        self.ceiling.store(self.next.load(Relaxed).saturating_add(RESERVE), SeqCst);
+        let next = self.next.load(SeqCst);
         self.bind(next);
         next
     }
@@ -311,18 +315,23 @@ impl OutboundSa {
     ///
     /// [`Dropped::SequenceExhausted`] when fewer are left; numbers never repeat.
     pub fn reserve(&self, count: u32) -> Result<Reserved<'_>, Dropped> {
-        let last = if self.transform.esn() { Self::LAST_LONG_SEQUENCE } else { LAST_SHORT_SEQUENCE };
-        let last = last.min(self.ceiling.load(Relaxed) - 1);
-        if self.next.load(Relaxed) > last {
+        if self.next.load(Relaxed) > self.last() {
             return Err(Dropped::SequenceExhausted);
         }
-        // Relaxed: only that each number is given out once matters, which the addition alone gives.
-        let next = self.next.fetch_add(u64::from(count), Relaxed);
+        let next = self.next.fetch_add(u64::from(count), SeqCst);
         let end = next.saturating_add(u64::from(count));
+        // As it is after the addition: see `share`.
+        let last = self.last();
         if next > last || end - 1 > last {
             return Err(Dropped::SequenceExhausted);
         }
         Ok(Reserved { sa: self, next, end })
+    }
+
+    /// The last number that may be used now.
+    fn last(&self) -> u64 {
+        let last = if self.transform.esn() { Self::LAST_LONG_SEQUENCE } else { LAST_SHORT_SEQUENCE };
+        last.min(self.ceiling.load(SeqCst) - 1)
     }
 
     fn place(&self, inner: &[u8], out: &mut [u8]) -> Result<(), Dropped> {
@@ -412,6 +421,12 @@ impl Reserved<'_> {
     /// Numbers left.
     pub const fn len(&self) -> u64 {
         self.end - self.next
+    }
+
+    /// The number behind the last.
+    #[cfg(test)]
+    pub(crate) const fn end(&self) -> u64 {
+        self.end
     }
 
     /// Whether none is left.

@@ -14,7 +14,7 @@ use crate::{Counters, DataPath, Dropped, Joint, Outgoing, Via};
 const NOW: Instant = Instant::from_micros(10_000_000);
 
 /// The tables of so many workers, with this SA in each.
-fn workers(own: &ChildSa, count: u16) -> Vec<DataPath> {
+pub(super) fn workers(own: &ChildSa, count: u16) -> Vec<DataPath> {
     let joint = Joint::new(own).unwrap();
     let worker = |number| {
         let mut path = DataPath::new();

@@ -1,6 +1,7 @@
 //! SAs that two gateways know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
 
 use base::Instant;
 use packet::Tos;
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use sa::{ChildSa, SaChange, SaId};
 
 use super::export::{open, seal, with};
+use super::joint::workers;
 use super::{child, gcm, mirrored, udp};
 use crate::export::ExportedSa;
 use crate::shared::{Mark, RESERVE};
@@ -132,9 +134,32 @@ fn after_a_peer_has_skipped_nothing_can_be_replayed() {
     assert_eq!(heir.apply(&SaChange::Skip { id: SaId(2), outbound: 0, inbound: 0 }), Err(Unusable::UnknownId));
 }
 
-/// One of two gateways, and what it knows of the other.
+/// With several workers: each number that one of them is given while another binds the SA is below the ceiling.
+#[test]
+fn a_worker_that_seals_while_another_binds_the_sa_keeps_its_ceiling() {
+    let own = child(1, gcm(true));
+    // More than a gateway may use that has told another of the SA.
+    let count = u32::try_from(RESERVE).unwrap() + 1;
+    for _ in 0..2_000 {
+        let [leader, follower] = <[DataPath; 2]>::try_from(workers(&own, 2)).ok().unwrap();
+        let begin = Barrier::new(2);
+        let (told, last) = std::thread::scope(|scope| {
+            let sealing = scope.spawn(|| {
+                let sa = follower.outbounds.sa(SaId(1)).unwrap();
+                begin.wait();
+                std::iter::from_fn(|| sa.reserve(count).ok().map(|numbers| numbers.end())).last()
+            });
+            begin.wait();
+            let told = leader.share()[0].next;
+            (told, sealing.join().unwrap())
+        });
+        assert!(last.is_none_or(|end| end <= told), "told {told}, and used until {last:?}");
+    }
+}
+
+/// One of two gateways, each of two workers, and what it knows of the other.
 struct Member {
-    path: Option<DataPath>,
+    path: Option<Vec<DataPath>>,
     /// Terms are even for one and odd for the other; the higher one wins.
     term: u64,
     /// What it was told, as long as it does not use it.
@@ -143,8 +168,8 @@ struct Member {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A member seals, and leaves out so many numbers more.
-    Seal(usize, u64),
+    /// One of a member's workers seals, and leaves out so many numbers more.
+    Seal(usize, usize, u64),
     /// The active one tells how far it is, and whether the word arrives, and the confirmation.
     Checkpoint { arrives: bool, is_confirmed: bool },
     /// The standby believes that the active one is dead.
@@ -157,7 +182,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..2_usize, prop_oneof![Just(0), Just(RESERVE / 3), Just(2 * RESERVE)]).prop_map(|(a, b)| Step::Seal(a, b)),
+        6 => (0..2_usize, 0..2_usize, prop_oneof![Just(0), Just(RESERVE / 3), Just(2 * RESERVE)])
+            .prop_map(|(who, worker, more)| Step::Seal(who, worker, more)),
         4 => any::<(bool, bool)>().prop_map(|(arrives, is_confirmed)| Step::Checkpoint { arrives, is_confirmed }),
         2 => Just(Step::TakeOver),
         1 => (0..2_usize).prop_map(Step::Restart),
@@ -176,14 +202,14 @@ proptest! {
     fn whoever_lives_knows_and_hears_what_no_number_is_sealed_twice(steps in prop::collection::vec(step(), 1..60)) {
         let own = child(1, gcm(true));
         let mut members = [
-            Member { path: Some(with(&own)), term: 2, told: None },
+            Member { path: Some(workers(&own, 2)), term: 2, told: None },
             Member { path: None, term: 0, told: None },
         ];
         let mut sealed: BTreeMap<u64, usize> = BTreeMap::new();
         for (at, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Seal(who, more) => {
-                    let Some(path) = &mut members[who].path else { continue };
+                Step::Seal(who, worker, more) => {
+                    let Some(path) = members[who].path.as_mut().map(|all| &mut all[worker]) else { continue };
                     let before = path.marks()[0].next;
                     if try_seal(path).is_ok() {
                         prop_assert_eq!(sealed.insert(before, at), None, "{}", before);
@@ -200,22 +226,21 @@ proptest! {
                 }
                 Step::Checkpoint { arrives, is_confirmed } => {
                     let Some(who) = active(&members) else { continue };
-                    let marks = members[who].path.as_ref().unwrap().marks();
+                    let marks = members[who].path.as_ref().unwrap()[0].marks();
                     let other = &mut members[1 - who];
                     // Only who stands by hears, and only what it has SAs for.
                     if arrives && other.path.is_none() && other.told.is_some() {
                         other.told = Some(marks.clone());
                         if is_confirmed {
-                            members[who].path.as_ref().unwrap().confirm(&marks);
+                            members[who].path.as_ref().unwrap()[0].confirm(&marks);
                         }
                     }
                 }
                 Step::TakeOver => {
                     let Some(who) = (0..2).find(|at| members[*at].told.is_some()) else { continue };
                     let told = members[who].told.take().unwrap();
-                    let mut path = standby(&own);
-                    path.succeed(&told).unwrap();
-                    path.activate_all(&[SaId(1)]).unwrap();
+                    let mut path = workers(&own, 2);
+                    path[0].succeed(&told).unwrap();
                     let term = members.iter().map(|member| member.term).max().unwrap() + 1;
                     members[who].path = Some(path);
                     members[who].term = term + (term + who as u64) % 2;
@@ -225,7 +250,7 @@ proptest! {
                     let Some(who) = active(&members) else { continue };
                     // A new word with the other: whatever that did before is over.
                     members[1 - who].path = None;
-                    let told = members[who].path.as_ref().unwrap().share();
+                    let told = members[who].path.as_ref().unwrap()[0].share();
                     members[1 - who].told = Some(told);
                     members[1 - who].term = 0;
                 }
