@@ -59,6 +59,8 @@ fn a_process_that_cannot_take_over_changes_nothing() {
     // One that has gone before it says that it is ready, with everything in its hands.
     let mut stream = std::os::unix::net::UnixStream::connect(ground.socket(0)).unwrap();
     stream.write_all(b"{\"command\":\"hand_over\",\"format\":2,\"begin\":true}\n").unwrap();
+    // What comes right behind the request is not read.
+    std::thread::sleep(Duration::from_millis(300));
     stream.write_all(&10_u64.to_be_bytes()).unwrap();
     stream.write_all(b"\"Prepared\"").unwrap();
     std::thread::sleep(Duration::from_millis(300));
@@ -70,6 +72,45 @@ fn a_process_that_cannot_take_over_changes_nothing() {
     ground.wait_until("then it is handed over", |ground| ground.spis() == before);
     std::thread::sleep(Duration::from_secs(1));
     assert!(ground.has_ended(running) && !ground.has_ended(next));
+}
+
+#[test]
+fn a_process_that_goes_before_the_last_word_takes_no_bgp_session_with_it() {
+    let Some(mut ground) = Ground::new("last") else { return };
+    let heads = [
+        "[bgp]\nas = 65001\nrouter-id = \"10.1.0.1\"\n[bgp.neighbor.\"192.0.2.2\"]\nas = 65002\n",
+        "[bgp]\nas = 65002\nrouter-id = \"10.2.0.1\"\n[bgp.neighbor.\"192.0.2.1\"]\nas = 65001\n",
+    ];
+    for (side, head) in heads.into_iter().enumerate() {
+        ground.head = head;
+        ground.configure(side, "ikev2", false, "");
+    }
+    let running = ground.come_up();
+    let neighbor = |ground: &Ground| {
+        let words = [env!("CARGO_BIN_EXE_simplon"), "status", "--detail", "--json", "--socket", &ground.socket(0)];
+        let output = ground.within(0, &words).output().unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let neighbor = &status["bgp"]["neighbors"][0];
+        (neighbor["state"].clone(), neighbor["flaps"].clone())
+    };
+    let up = ("established".into(), 0.into());
+    ground.wait_until("BGP is up", |ground| neighbor(ground) == up);
+    let (before, ping) = (ground.spis(), ground.ping(4));
+    // It is ready, and hears nothing more: the last word does not reach it.
+    let mut stream = std::os::unix::net::UnixStream::connect(ground.socket(0)).unwrap();
+    stream.write_all(b"{\"command\":\"hand_over\",\"format\":2,\"begin\":true}\n").unwrap();
+    for step in ["\"Prepared\"", "\"Ready\""] {
+        std::thread::sleep(Duration::from_millis(500));
+        if step == "\"Ready\"" {
+            stream.shutdown(std::net::Shutdown::Read).unwrap();
+        }
+        stream.write_all(&(step.len() as u64).to_be_bytes()).unwrap();
+        stream.write_all(step.as_bytes()).unwrap();
+    }
+    lost_nothing(ping, "nothing was handed over");
+    assert_eq!(ground.spis(), before);
+    assert!(!ground.has_ended(running));
+    assert_eq!(neighbor(&ground), up);
 }
 
 #[test]

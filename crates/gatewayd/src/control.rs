@@ -347,16 +347,6 @@ impl Control {
         Ok(())
     }
 
-    /// Serves and sends again what was given up for another process, which did not come.
-    async fn tell_again(&mut self) {
-        let (metrics, collector) = (self.config.gateway.metrics, self.config.gateway.opentelemetry.clone());
-        if let Err(e) = self.serve_metrics(metrics).await {
-            self.log.note(Severity::Warning, "metrics", format!("there are no metrics: {e}"));
-        }
-        self.export(None);
-        self.export(collector.as_deref());
-    }
-
     /// Sends metrics and events to this collector, and to no other.
     fn export(&mut self, collector: Option<&str>) {
         if self.exporter.as_ref().map(otlp::Exporter::collector) != collector {
@@ -402,26 +392,12 @@ impl Control {
                 Some(mut asked) = server.asked() => match asked.stream.take() {
                     None => self.answer(asked, world).await,
                     Some(stream) => match self.give(stream, &mut reports).await {
-                        Ok((giver, since)) => {
+                        Ok(giver) => {
                             self.release(&asked.request, world).await;
                             drop(server);
                             tokio::task::yield_now().await;
-                            match giver.go() {
-                                Ok(()) => {
-                                    let pause = self.clock.now().saturating_since(since).as_micros();
-                                    info!("another process goes on; packets waited for {pause} us");
-                                    return Ok((Ended::HandedOver, reports));
-                                }
-                                Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
-                            }
-                            self.alone = handover::alone_after().await;
-                            self.handle.send([Order::Resume]);
-                            match Server::listen(&self.options.socket) {
-                                Ok(again) => server = again,
-                                Err(e) => return Err((e, reports)),
-                            }
-                            self.ask = server.asker();
-                            self.tell_again().await;
+                            giver.released();
+                            return Ok((Ended::HandedOver, reports));
                         }
                         Err(why) => self.log.note(Severity::Warning, "hand_over", format!("not handed over: {why}")),
                     },

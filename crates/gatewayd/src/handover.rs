@@ -11,7 +11,9 @@
 //!   <------------------------------ Last                 sequence numbers, replay windows, what came in meanwhile
 //!   Ready ------------------------>                      up to here the old one goes on if anything fails
 //!   <------------------------------ Go                   from here on it never seals again
-//!  packets pass                    ends, tells nobody, removes nothing
+//!  packets pass                                         gives up its sockets; BGP sessions begin anew
+//!   <------------------------------ Released             ends, tells no other peer, removes nothing
+//!  listens
 //! ```
 //!
 //! The new process seals nothing before it has read `Go`, and the old one nothing after it has written it: no sequence
@@ -90,6 +92,8 @@ enum Step {
     Prepared,
     Ready,
     Go,
+    /// What only one process can have is free.
+    Released,
     /// It does not work, and why: a sentence without a full stop.
     Failed(String),
 }
@@ -225,7 +229,7 @@ impl Write for Wiped {
     }
 }
 
-/// The process that ends. Dropped before [`Giver::go`], nothing has happened.
+/// The process that ends. Dropped before [`Giver::finish`] came back, nothing has happened.
 pub(crate) struct Giver(Line);
 
 impl Giver {
@@ -250,15 +254,16 @@ impl Giver {
         Ok(Self(line))
     }
 
-    /// Hands over how far everything is, now that nothing moves, and waits until the other process can go on.
+    /// Hands over how far everything is, now that nothing moves. Once this comes back, the other process is the gateway.
     pub(crate) fn finish(&mut self, last: &Last) -> Result<(), Refused> {
         self.0.send(last).map_err(broken)?;
-        self.0.expect(&Step::Ready, PAUSED)
+        self.0.expect(&Step::Ready, PAUSED)?;
+        self.0.step(&Step::Go)
     }
 
-    /// From here on the other process is the gateway.
-    pub(crate) fn go(mut self) -> Result<(), Refused> {
-        self.0.step(&Step::Go)
+    /// Everything that only one process can have is given up. One that has gone meanwhile need not know.
+    pub(crate) fn released(mut self) {
+        let _ = self.0.step(&Step::Released);
     }
 }
 
@@ -315,9 +320,14 @@ impl Taker {
     }
 
     /// Everything is as it was; once this comes back, this process is the gateway.
-    pub(crate) fn ready(mut self) -> Result<(), Refused> {
+    pub(crate) fn ready(&mut self) -> Result<(), Refused> {
         self.line.step(&Step::Ready)?;
         self.line.expect(&Step::Go, PAUSED)
+    }
+
+    /// Waits until the other process has given up what only one can have, or has gone.
+    pub(crate) fn wait_until_released(mut self) {
+        let _ = self.line.expect(&Step::Released, PAUSED);
     }
 
     /// Says why it does not work. The other process hears it, or that this one has gone.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::Instant;
 use gateway::Gateway;
 use os::alone::Alone;
 use sa::SaChange;
@@ -60,6 +59,7 @@ pub(super) async fn take_over(
     running.handle.restore(last.data).await.inspect_err(|why| taker.fail(why))?;
     taker.ready().map_err(|why| why.to_string())?;
     running.handle.send([Order::Resume]);
+    taker.wait_until_released();
     Ok((running, last.heard))
 }
 
@@ -91,13 +91,9 @@ pub(super) async fn alone_after() -> Option<Alone> {
 }
 
 impl Control {
-    /// Hands over to the process at the other end, up to the last word. Control is held meanwhile; if it fails,
-    /// everything goes on as if nothing had been. Also since when packets wait.
-    pub(super) async fn give(
-        &mut self,
-        stream: UnixStream,
-        reports: &mut Reports,
-    ) -> Result<(Giver, Instant), Refused> {
+    /// Hands over to the process at the other end. Control is held meanwhile; if it fails, everything goes on as if nothing
+    /// had been. Once this comes back, the other process is the gateway, and [`Self::release`] is what it waits for.
+    pub(super) async fn give(&mut self, stream: UnixStream, reports: &mut Reports) -> Result<Giver, Refused> {
         let gone = || Refused("the data path has ended".to_owned());
         let offer = self.handle.offer().await.ok_or_else(gone)?.map_err(|e| Refused(e.to_string()))?;
         let state = self.gateway.export(self.clock.now());
@@ -107,7 +103,11 @@ impl Control {
         let missed: Vec<Report> = std::iter::from_fn(|| reports.try_recv()).collect();
         let heard = missed.iter().filter_map(Word::of).collect();
         match giver.finish(&Last { data, heard }) {
-            Ok(()) => Ok((giver, began)),
+            Ok(()) => {
+                let pause = self.clock.now().saturating_since(began).as_micros();
+                info!("another process goes on; packets waited for {pause} us");
+                Ok(giver)
+            }
             Err(why) => {
                 self.handle.send([Order::Resume]);
                 for report in missed {
