@@ -184,7 +184,7 @@ impl World {
     /// When the kernel refuses it. A route of somebody else to the same prefix is left alone: `AlreadyExists`.
     pub async fn change_route(&mut self, change: RouteChange) -> io::Result<()> {
         match change {
-            RouteChange::Add(route) => match self.routes()?.apply(place(&route), path(&route)).await {
+            RouteChange::Add(route) => match self.routes()?.apply(place(&route), keeping_flows(&route)).await {
                 Standing::InPlace | Standing::Coming | Standing::Waits | Standing::Absent => {}
                 Standing::InTheWay(_) => {
                     let text = format!("the route to {} cannot be set", route.destination);
@@ -314,6 +314,11 @@ fn path(route: &Route) -> Path {
         Via::Unreachable => Path::nowhere(RouteKind::Unreachable),
     };
     Path { source: route.source, ..path }
+}
+
+/// Where a route of the plan leads; there are few of them. Learnt ones may be a million, for which this is too dear.
+fn keeping_flows(route: &Route) -> Path {
+    Path { keeps_flows: true, ..path(route) }
 }
 
 fn kernel_rule(rule: Rule) -> netlink::Rule {

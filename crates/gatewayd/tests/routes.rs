@@ -317,3 +317,74 @@ fn a_million_routes() {
         lap("removed");
     });
 }
+
+/// The devices that flows from these ports take to an address.
+fn ways(to: &str) -> Vec<String> {
+    let way = |port: u16| {
+        let text = ip(&format!("route get {to} ipproto udp sport {port} dport 53"));
+        text.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned()
+    };
+    (1_000..1_060).map(way).collect()
+}
+
+#[test]
+fn flows_stay_on_their_way_when_another_goes_and_when_it_comes_back() {
+    with_devices("flows_stay_on_their_way_when_another_goes_and_when_it_comes_back", async |_a, _b| {
+        for family in ["ipv4", "ipv6"] {
+            os::sysctl::write(&format!("net/{family}/fib_multipath_hash_policy"), "1").unwrap();
+        }
+        let netlink = Netlink::open().unwrap();
+        let _c = device(&netlink, "c", 3).await;
+        let (routes, _events) = Routes::start(Duration::ZERO).unwrap();
+        let over = |devices: &[&str]| Path {
+            keeps_flows: true,
+            ..Path::over(devices.iter().map(|name| Hop::through(*name)).collect())
+        };
+        for (destination, to) in [("10.1.0.0/16", "10.1.2.3"), ("fd10::/32", "fd10::1")] {
+            let place = place(destination);
+            for first in [&["a"][..], &["a", "b", "c"]] {
+                assert_eq!(routes.apply(place, over(first)).await, Standing::InPlace);
+            }
+            let before = ways(to);
+            for device in ["a", "b", "c"] {
+                assert!(before.iter().filter(|way| *way == device).count() > 5, "{before:?}");
+            }
+            assert_eq!(routes.apply(place, over(&["a", "c"])).await, Standing::InPlace);
+            let less = ways(to);
+            for (way, now) in before.iter().zip(&less) {
+                assert!(if way == "b" { now != "b" } else { now == way }, "{before:?} {less:?}");
+            }
+            assert_eq!(routes.apply(place, over(&["a", "b", "c"])).await, Standing::InPlace);
+            assert_eq!(ways(to), less, "none is idle");
+            // One way is a group too: what comes back then finds flows that stay.
+            assert_eq!(routes.apply(place, over(&["c"])).await, Standing::InPlace);
+            assert!(ways(to).iter().all(|way| way == "c"));
+            assert_eq!(routes.apply(place, over(&["b", "c"])).await, Standing::InPlace);
+            assert!(ways(to).iter().all(|way| way == "c"));
+        }
+        // Another process follows, and knows the groups.
+        routes.end(Farewell::Leave).await;
+        let (routes, _events) = Routes::start(Duration::from_secs(60)).unwrap();
+        for (destination, to) in [("10.1.0.0/16", "10.1.2.3"), ("fd10::/32", "fd10::1")] {
+            assert_eq!(routes.apply(place(destination), over(&["b", "c"])).await, Standing::InPlace);
+            assert_eq!(routes.apply(place(destination), over(&["a", "b", "c"])).await, Standing::InPlace);
+            assert!(ways(to).iter().all(|way| way == "c"));
+        }
+        // A device that is set down takes its next hops along, and what is left goes on.
+        ip("link set dev c down");
+        until("the other ways", || shown("-4").concat().contains("dev b") && shown("-6").concat().contains("dev b"))
+            .await;
+        ip("link set dev c up");
+        until("all ways", || shown("-4").concat().contains("dev c") && shown("-6").concat().contains("dev c")).await;
+        assert_eq!(routes.counts().await.in_place, 2);
+        routes.end(Farewell::Remove).await;
+        assert_eq!((shown("-4"), shown("-6")), (vec![], vec![]));
+        assert!(!ip("nexthop").contains("group"), "{}", ip("nexthop"));
+        // Where the ways of a group could not be seen there is none.
+        os::sysctl::write("net/ipv4/nexthop_compat_mode", "0").unwrap();
+        let (routes, _events) = Routes::start(Duration::ZERO).unwrap();
+        assert_eq!(routes.apply(place("10.1.0.0/16"), over(&["a", "b"])).await, Standing::InPlace);
+        assert!(shown("-4").concat().contains("nexthop dev b") && !ip("nexthop").contains("group"));
+        routes.end(Farewell::Remove).await;
+    });
+}

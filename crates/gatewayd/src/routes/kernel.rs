@@ -13,6 +13,7 @@ use os::poll::{Events, Interest, Poller, Waker};
 use tokio::sync::{mpsc, oneshot};
 
 use super::event::{Event, Standing};
+use super::groups::Groups;
 use super::table::{Act, Table};
 use super::{Farewell, Order, Orders, Place};
 
@@ -29,6 +30,7 @@ enum Waiting {
 
 pub(super) struct Kernel {
     table: Table,
+    groups: Groups,
     bulk: Bulk,
     monitor: Monitor,
     clock: Clock,
@@ -61,6 +63,7 @@ impl Kernel {
         poller.add(&*waker, 1, Interest::READ)?;
         Ok(Self {
             table,
+            groups: Groups::open(),
             bulk,
             monitor,
             clock: Clock::start(),
@@ -180,7 +183,7 @@ impl Kernel {
         }
         let wrote = !writes.is_empty();
         if wrote {
-            self.or_pause(|this| this.write(&writes));
+            self.or_pause(|this| this.write(writes));
         } else if self.must_audit && self.or_pause(Self::audit).is_some() {
             self.must_audit = false;
             return true;
@@ -188,8 +191,12 @@ impl Kernel {
         wrote
     }
 
-    fn write(&mut self, writes: &[Write]) -> io::Result<()> {
-        let mut refused = self.bulk.write(writes)?.into_iter().peekable();
+    fn write(&mut self, mut writes: Vec<Write>) -> io::Result<()> {
+        for write in &mut writes {
+            let keeps_flows = self.table.keeps_flows(write.place());
+            self.groups.prepare(write, keeps_flows, &mut self.bulk)?;
+        }
+        let mut refused = self.bulk.write(&writes)?.into_iter().peekable();
         let now = self.clock.now();
         for (at, write) in writes.iter().enumerate() {
             let outcome = match refused.next_if(|refusal| refusal.at == at) {
@@ -198,14 +205,17 @@ impl Kernel {
             };
             self.table.handle_written(write.place(), outcome, now);
         }
-        Ok(())
+        self.groups.remove_unused(&writes, &mut self.bulk)
     }
 
     fn audit(&mut self) -> io::Result<()> {
         self.table.begin_audit();
-        let (table, clock) = (&mut self.table, &self.clock);
+        let (table, groups, clock) = (&mut self.table, &mut self.groups, &self.clock);
         let all = if table.must_see_others() { Filter::default() } else { Filter::own() };
-        let consistent = self.bulk.routes(all, |route, protocol| table.handle_seen(route, protocol, clock.now()))?;
+        let consistent = self.bulk.routes(all, |route, protocol| {
+            groups.see(&route, protocol);
+            table.handle_seen(route, protocol, clock.now());
+        })?;
         self.table.end_audit(consistent, self.clock.now());
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! | [`Event`], [`Standing`], [`Counts`] | what there is to tell |
 
 mod event;
+mod groups;
 mod inside;
 mod kernel;
 mod path;

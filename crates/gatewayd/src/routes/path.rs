@@ -37,12 +37,14 @@ pub struct Path {
     pub source: Option<IpAddr>,
     /// The MTU in bytes, where it is smaller than the device's.
     pub mtu: Option<u32>,
+    /// Flows stay on their way when others come or go, where the kernel can do that. It costs some kilobytes a route.
+    pub keeps_flows: bool,
 }
 
 impl Path {
     /// These ways.
     pub const fn over(hops: Vec<Hop>) -> Self {
-        Self { kind: RouteKind::Unicast, hops, source: None, mtu: None }
+        Self { kind: RouteKind::Unicast, hops, source: None, mtu: None, keeps_flows: false }
     }
 
     /// Into a device.
@@ -52,7 +54,7 @@ impl Path {
 
     /// No way at all: refused, dropped, or left to the next rule.
     pub const fn nowhere(kind: RouteKind) -> Self {
-        Self { kind, hops: Vec::new(), source: None, mtu: None }
+        Self { kind, hops: Vec::new(), source: None, mtu: None, keeps_flows: false }
     }
 
     pub(super) fn uses(&self, device: &str) -> bool {
@@ -103,13 +105,19 @@ impl Placed {
     }
 
     pub(super) fn of(route: Route) -> Self {
-        Self::new(route.kind, route.hops, route.source, route.mtu)
+        let mut hops = route.hops;
+        if route.group.is_some() {
+            // A group of one way has it twice.
+            hops.sort_unstable();
+            hops.dedup_by_key(|hop| (hop.device, hop.gateway));
+        }
+        Self::new(route.kind, hops, route.source, route.mtu)
     }
 
     pub(super) fn at(&self, place: Place) -> Route {
         let Place { table, destination, metric } = place;
         let (hops, source, mtu) = (self.hops.clone(), self.source, self.mtu);
-        Route { destination, table, metric, kind: self.kind, hops, source, mtu }
+        Route { destination, table, metric, kind: self.kind, hops, group: None, source, mtu }
     }
 
     pub(super) fn uses(&self, index: u32) -> bool {

@@ -251,6 +251,11 @@ impl Table {
         }
     }
 
+    /// Whether flows of the route that is wanted there stay on their ways.
+    pub fn keeps_flows(&self, place: Place) -> bool {
+        self.entries.get(place).and_then(|entry| entry.want.as_ref()).is_some_and(|path| path.keeps_flows)
+    }
+
     /// How it stands with a route.
     pub fn standing(&self, place: Place) -> Standing {
         let Some(entry) = self.entries.get(place) else { return Standing::Absent };

@@ -202,6 +202,22 @@ impl Bulk {
         }
     }
 
+    /// Makes requests of a kind that [`rtnetlink`] does not know, each to create or replace what it is about, and returns what
+    /// was refused.
+    pub(super) fn ask_raw(&mut self, requests: &[(u16, Vec<u8>)]) -> io::Result<Vec<Refusal>> {
+        self.outgoing.clear();
+        let first = self.sequence.wrapping_add(1);
+        for (kind, body) in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+            wire::append(&mut self.outgoing, *kind, flags, self.sequence, body);
+        }
+        let mut refused = Vec::new();
+        self.send()?;
+        self.hear(first, requests.len(), 0, &mut refused)?;
+        Ok(refused)
+    }
+
     fn send(&self) -> io::Result<()> {
         let sent = self.socket.send(&self.outgoing, 0).tried(|| "ask the kernel to change routes".into())?;
         if sent == self.outgoing.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }

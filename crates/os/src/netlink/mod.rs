@@ -14,6 +14,7 @@
 mod bulk;
 mod monitor;
 mod mtu;
+mod nexthop;
 mod route;
 mod rule;
 mod wire;
@@ -35,6 +36,7 @@ use tokio::task::AbortHandle;
 pub use self::bulk::{Bulk, Filter, Refusal, Write};
 pub use self::monitor::{Change, Monitor, Passed, Topics, Watch};
 pub use self::mtu::MtuTo;
+pub use self::nexthop::GroupId;
 pub use self::route::{DefaultRoute, Hop, NextHop, Place, Route, RouteKind};
 pub use self::rule::Rule;
 use crate::error::Tried;

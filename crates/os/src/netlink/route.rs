@@ -12,6 +12,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::nexthop::GroupId;
 use super::{CREATE, Netlink, PROTOCOL, REPLACE, TABLE_MAIN, family_of, is, removed};
 use crate::error::Tried;
 
@@ -99,6 +100,8 @@ pub struct Route {
     /// IPv6 route must lead through different devices or gateways; without a gateway they must be devices without
     /// neighbour discovery, as TUN devices are.
     pub hops: Vec<NextHop>,
+    /// The group of next hops of ours that has the ways ([`Bulk::set_group`](super::Bulk::set_group)).
+    pub group: Option<GroupId>,
     /// The source address of packets that choose none.
     pub source: Option<IpAddr>,
     /// The MTU of this route in bytes, where it is smaller than the device's.
@@ -114,7 +117,7 @@ impl Route {
     /// A route in the main table that needs no device.
     pub fn without_device(kind: RouteKind, destination: IpNet) -> Self {
         let destination = destination.trunc();
-        Self { destination, table: TABLE_MAIN, metric: 0, kind, hops: Vec::new(), source: None, mtu: None }
+        Self { destination, table: TABLE_MAIN, metric: 0, kind, hops: Vec::new(), group: None, source: None, mtu: None }
     }
 
     /// Where it stands.
@@ -300,7 +303,9 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     let on_link = route.kind == RouteKind::Unicast && route.hops.iter().all(|hop| hop.gateway.is_none());
     header.scope = if on_link && v4 { RouteScope::Link } else { RouteScope::Universe };
     let attributes = &mut message.attributes;
-    if let Some(hop) = route.only_hop() {
+    if let Some(group) = route.group {
+        attributes.push(RouteAttribute::NhId(group.number()));
+    } else if let Some(hop) = route.only_hop() {
         attributes.extend(hop.device.map(RouteAttribute::Oif));
         attributes.extend(hop.gateway.map(|gateway| gateway_attribute(gateway, v4)));
         header.flags = if hop.onlink { RouteFlags::Onlink } else { RouteFlags::empty() };
@@ -391,6 +396,7 @@ pub(super) fn route_of(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Destination(to) => route.destination = net(ip_of(to)?)?,
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::NhId(number) => route.group = GroupId::of(*number),
             RouteAttribute::Oif(device) => only.device = Some(*device),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => only.gateway = gateway_of(attribute),
             RouteAttribute::MultiPath(hops) => route.hops = hops.iter().map(hop_from).collect(),

@@ -105,6 +105,16 @@ impl Message<'_> {
     }
 }
 
+/// Appends a message; its body is a whole number of words.
+pub(super) fn append(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+    bytes.extend(u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(body);
+}
+
 /// Adds flags to the message that begins at `start`.
 pub(super) fn add_flags(bytes: &mut [u8], start: usize, flags: u16) {
     if let Some(place) = bytes.get_mut(start + FLAGS..start + FLAGS + 2) {
@@ -125,12 +135,7 @@ mod tests {
 
     fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        bytes.extend(((HEADER + payload.len()) as u32).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend(sequence.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(payload);
+        append(&mut bytes, kind, flags, sequence, payload);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
     }
