@@ -139,14 +139,18 @@ fn full() {
 fn mesh(name: &str, export: &Policy) {
     const PEERS: u32 = 1_000;
     const EACH: u32 = 100;
+    /// Prefixes with the same attributes.
+    const ALIKE: u32 = 10;
     let mut bench = Bench::new();
     timed(&format!("{name}: sessions"), PEERS, || (0..PEERS).for_each(|number| bench.add(number, export.clone())));
     timed(&format!("{name}: routes"), PEERS * EACH, || {
         for number in 0..PEERS {
-            let nets: Vec<IpNet> = (number * EACH..(number + 1) * EACH).map(prefix).collect();
             let mut bytes = Vec::new();
-            let attributes = attributes(asn(number), number);
-            assert!(write_announcement(&mut bytes, &attributes, address(number), &nets, true).is_ok());
+            for start in (number * EACH..(number + 1) * EACH).step_by(ALIKE as usize) {
+                let nets: Vec<IpNet> = (start..start + ALIKE).map(prefix).collect();
+                let attributes = attributes(asn(number), start);
+                assert!(write_announcement(&mut bytes, &attributes, address(number), &nets, true).is_ok());
+            }
             bench.hear(number as usize, &bytes);
         }
     });

@@ -2,8 +2,10 @@
 //!
 //! Neighbours with the same export rules form a group, for which policy is asked once. A neighbour itself has two bits
 //! a prefix: whether it was told of it, and whether it may have to be told something. How a route looks on the way out
-//! is computed when it goes out; two looks are compared only where a route was replaced.
+//! is computed when it goes out to the first of several members, encoded, and kept for the others; two looks are compared
+//! only where a route was replaced.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -11,9 +13,9 @@ use ipnet::IpNet;
 use super::bits::Bits;
 use super::export::{Class, From, ORIGINATED};
 use super::peer::{Peer, Side, Staged};
-use super::routes::{RouteId, Routes};
+use super::routes::{Route, RouteId, Routes};
 use super::table::{NOBODY, Table};
-use super::{Advertisement, AnnouncedNextHop, LOCALS, PeerId, Rib};
+use super::{Advertisement, AnnouncedNextHop, LOCALS, Outgoing, PeerId, Rib};
 use crate::{Attributes, Family};
 
 /// The entry of the default route, which every table has.
@@ -31,6 +33,7 @@ pub(super) struct Group {
     class: Class,
     /// Slots, ascending.
     members: Vec<u16>,
+    looks: Looks,
     sides: [GroupSide; 2],
 }
 
@@ -40,6 +43,56 @@ pub(super) struct GroupSide {
     wanted: Vec<Option<Box<[Wanted; PAGE]>>>,
     /// Entries in which something else was reported than `wanted` knows.
     pub(super) dirty: Bits,
+}
+
+/// How many looks of routes a group keeps at most, by the places of the routes.
+const MOST_LOOKS: usize = 1 << 14;
+
+/// How routes looked that went out to a member: the others are told the same soon after.
+#[derive(Debug, Default)]
+struct Looks(Vec<Option<Look>>);
+
+#[derive(Debug)]
+struct Look {
+    /// What the route was: a place may have another one meanwhile.
+    of: (Arc<Attributes>, Option<IpAddr>),
+    rule: u16,
+    from: From,
+    outgoing: Arc<Outgoing>,
+}
+
+impl Look {
+    fn is_of(&self, route: &Route, wanted: Wanted, from: From) -> bool {
+        let (attributes, next_hop) = &self.of;
+        (self.rule, self.from) == (wanted.rule, from)
+            && Arc::ptr_eq(attributes, &route.attributes)
+            && *next_hop == route.next_hop
+    }
+}
+
+impl Looks {
+    /// The look of a route, or what `make` makes of it.
+    fn find(
+        &mut self,
+        wanted: Wanted,
+        route: &Route,
+        from: From,
+        make: impl FnOnce() -> Arc<Outgoing>,
+    ) -> Arc<Outgoing> {
+        let place = wanted.route.place() as usize % MOST_LOOKS;
+        if place >= self.0.len() {
+            self.0.resize_with(place + 1, || None);
+        }
+        let slot = &mut self.0[place];
+        match slot.as_ref().filter(|look| look.is_of(route, wanted, from)) {
+            Some(look) => Arc::clone(&look.outgoing),
+            None => {
+                let (of, outgoing) = ((Arc::clone(&route.attributes), route.next_hop), make());
+                *slot = Some(Look { of, rule: wanted.rule, from, outgoing: Arc::clone(&outgoing) });
+                outgoing
+            }
+        }
+    }
 }
 
 /// What goes out for an entry to all members but its source.
@@ -120,6 +173,13 @@ impl Group {
         self.class.exported(routes.at(wanted.route), wanted.rule, wanted.from(peers))
     }
 
+    /// The same, to be told: made once for all members.
+    fn outgoing(&mut self, wanted: Wanted, routes: &Routes, peers: &[Option<Peer>]) -> Arc<Outgoing> {
+        let (class, route, from) = (&self.class, routes.at(wanted.route), wanted.from(peers));
+        let make = || Arc::new(Outgoing::new(class.exported(route, wanted.rule, from)));
+        if self.members.len() < 2 { make() } else { self.looks.find(wanted, route, from, make) }
+    }
+
     pub(super) fn side(&self, family: Family) -> &GroupSide {
         &self.sides[family as usize]
     }
@@ -187,7 +247,8 @@ impl Rib {
             }
             let what = side.staged.last()?.what;
             let mut served = None;
-            let mut prefixes = Vec::new();
+            let alike = side.staged.iter().rev().take_while(|staged| staged.what == what).take(limit).count();
+            let mut prefixes = Vec::with_capacity(alike);
             while prefixes.len() < limit
                 && let Some(staged) = side.staged.pop_if(|staged| staged.what == what)
             {
@@ -209,8 +270,8 @@ impl Rib {
                 continue;
             }
             let Some(wanted) = served else { return Some(Advertisement::Withdraw { family, prefixes }) };
-            let (attributes, next_hop) = group.exported(wanted, &self.routes, &self.peers);
-            return Some(Advertisement::Announce { family, attributes, next_hop, prefixes });
+            let route = self.groups[index].as_mut()?.outgoing(wanted, &self.routes, &self.peers);
+            return Some(Advertisement::Announce { family, route, prefixes });
         }
     }
 
@@ -338,7 +399,8 @@ impl Rib {
             if free.is_none() {
                 self.groups.push(None);
             }
-            self.groups[index] = Some(Group { class, members: Vec::new(), sides: Default::default() });
+            self.groups[index] =
+                Some(Group { class, members: Vec::new(), looks: Looks::default(), sides: Default::default() });
             index
         });
         if peer.group.replace(index) == Some(index) {

@@ -4,6 +4,8 @@
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bits {
     words: Vec<u64>,
+    /// No word before this one has a bit: a few changes among a hundred thousand prefixes are found at once.
+    first: usize,
     count: usize,
 }
 
@@ -17,6 +19,7 @@ impl Bits {
         if place >= self.words.len() {
             self.words.resize(place + 1, 0);
         }
+        self.first = if self.count == 0 { place } else { self.first.min(place) };
         let bit = 1 << (number % 64);
         self.count += usize::from(self.words[place] & bit == 0);
         self.words[place] |= bit;
@@ -39,7 +42,8 @@ impl Bits {
 
     /// The numbers, from the lowest to the highest.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.words).flat_map(|(place, &word)| {
+        let words = self.words.get(self.first..).unwrap_or_default();
+        (self.first as u32..).zip(words).flat_map(|(place, &word)| {
             let mut left = word;
             std::iter::from_fn(move || {
                 let bit = (left != 0).then(|| left.trailing_zeros())?;
@@ -54,7 +58,9 @@ impl Bits {
         if self.words.len() < other.words.len() {
             self.words.resize(other.words.len(), 0);
         }
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+        self.first = if self.count == 0 { other.first } else { self.first.min(other.first) };
+        let (mine, theirs) = (self.words.iter_mut().skip(other.first), other.words.iter().skip(other.first));
+        for (mine, theirs) in mine.zip(theirs) {
             self.count += (theirs & !*mine).count_ones() as usize;
             *mine |= theirs;
         }

@@ -32,8 +32,8 @@ use bits::Bits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use options::{MaxPrefixes, Options, PeerId, PeerOptions, Session};
 pub use output::{
-    Advertisement, AnnouncedNextHop, Change, LocalKind, NextHop, Path, PrefixCounts, Selected, Source, Standing,
-    UpdateVerdict,
+    Advertisement, AnnouncedNextHop, Change, LocalKind, NextHop, Outgoing, Path, PrefixCounts, Selected, Source,
+    Standing, UpdateVerdict,
 };
 use peer::Peer;
 use routes::{RouteId, Routes};

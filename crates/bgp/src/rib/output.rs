@@ -1,11 +1,12 @@
 //! What the routing tables answer: verdicts, changes, advertisements, and views for people.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
 use super::PeerId;
+use crate::wire::EncodedAttributes;
 use crate::{Attributes, Family};
 
 /// What came of an update.
@@ -94,8 +95,31 @@ pub enum AnnouncedNextHop {
     Address(IpAddr),
 }
 
+/// A route as it goes out to all neighbours that are told the same.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The attributes.
+    pub attributes: Arc<Attributes>,
+    /// The next hop.
+    pub next_hop: AnnouncedNextHop,
+    /// With AS numbers of two octets, and of four, as far as somebody was told.
+    encoded: [OnceLock<EncodedAttributes>; 2],
+}
+
+impl Outgoing {
+    pub(super) fn new((attributes, next_hop): (Arc<Attributes>, AnnouncedNextHop)) -> Self {
+        Self { attributes, next_hop, encoded: Default::default() }
+    }
+
+    /// The attributes as they stand in messages, with AS numbers of four octets or of two.
+    pub fn encoded(&self, four_octet_as: bool) -> &EncodedAttributes {
+        let encode = || EncodedAttributes::of(&self.attributes, four_octet_as);
+        self.encoded[usize::from(four_octet_as)].get_or_init(encode)
+    }
+}
+
 /// A part of what a neighbour is to be told. All prefixes are of one family.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Advertisement {
     /// These are no longer announced.
     Withdraw {
@@ -108,10 +132,8 @@ pub enum Advertisement {
     Announce {
         /// Their family.
         family: Family,
-        /// The attributes as they go out.
-        attributes: Arc<Attributes>,
-        /// The next hop as it goes out.
-        next_hop: AnnouncedNextHop,
+        /// How they look.
+        route: Arc<Outgoing>,
         /// At least one, each once.
         prefixes: Vec<IpNet>,
     },

@@ -187,7 +187,7 @@ impl Peer {
         let Some(connection) = self.established() else { return };
         let (id, local, room) = (connection.id, connection.local.ip(), connection.room);
         let four_octet_as = connection.established().is_some_and(|agreement| agreement.four_octet_as);
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(wire::MAX_MESSAGE);
         let mut is_done = false;
         while bytes.len() < room.min(BATCH) {
             let Some(advertisement) = turn.rib.next_advertisement(self.id, PREFIXES_AT_ONCE) else {
@@ -196,13 +196,13 @@ impl Peer {
             };
             let count = match advertisement {
                 Advertisement::Withdraw { family, prefixes } => wire::write_withdrawal(&mut bytes, family, &prefixes),
-                Advertisement::Announce { family, attributes, next_hop, prefixes } => {
-                    let next_hop = match next_hop {
+                Advertisement::Announce { family, route, prefixes } => {
+                    let next_hop = match route.next_hop {
                         AnnouncedNextHop::Ourselves => self.neighbor.own_next_hop(family, local),
                         AnnouncedNextHop::Address(address) => Some(address),
                     };
                     let written = next_hop.and_then(|next_hop| {
-                        wire::write_announcement(&mut bytes, &attributes, next_hop, &prefixes, four_octet_as).ok()
+                        wire::write_encoded(&mut bytes, route.encoded(four_octet_as), next_hop, &prefixes).ok()
                     });
                     // What cannot be said must not be left standing as it was before.
                     written.unwrap_or_else(|| {

@@ -329,9 +329,8 @@ fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, &'st
     Ok(Segments { path: AsPath(path), has_confederation })
 }
 
-/// Appends attributes in the order of their types, without those that carry prefixes and with NEXT_HOP where there is
-/// one here.
-pub(super) fn write(out: &mut Vec<u8>, attributes: &Attributes, next_hop: Option<Ipv4Addr>, four_octet_as: bool) {
+/// Appends the attributes that stand before NEXT_HOP in the order of their types.
+pub(super) fn write_leading(out: &mut Vec<u8>, attributes: &Attributes, four_octet_as: bool) {
     let origin = match attributes.origin {
         Origin::Igp => 0,
         Origin::Egp => 1,
@@ -339,9 +338,10 @@ pub(super) fn write(out: &mut Vec<u8>, attributes: &Attributes, next_hop: Option
     };
     write_one(out, TRANSITIVE, code::ORIGIN, &[origin]);
     write_one(out, TRANSITIVE, code::AS_PATH, &encode_as_path(&attributes.as_path, four_octet_as));
-    if let Some(next_hop) = next_hop {
-        write_one(out, TRANSITIVE, code::NEXT_HOP, &next_hop.octets());
-    }
+}
+
+/// Appends those that stand behind it, without those that carry prefixes.
+pub(super) fn write_trailing(out: &mut Vec<u8>, attributes: &Attributes, four_octet_as: bool) {
     if let Some(med) = attributes.med {
         write_one(out, OPTIONAL, code::MED, &med.to_be_bytes());
     }

@@ -20,7 +20,7 @@ pub use open::{Capabilities, GracefulRestart, LongLived, Open};
 pub use prefixes::Prefixes;
 pub use refresh::{Refresh, RefreshKind};
 pub use update::{Approach, Fault, Reset, Session, Update};
-pub use write::{TooLong, write_announcement, write_end_of_rib, write_withdrawal};
+pub use write::{EncodedAttributes, TooLong, write_announcement, write_encoded, write_end_of_rib, write_withdrawal};
 
 /// The TCP port of BGP.
 pub const PORT: u16 = 179;

@@ -21,14 +21,42 @@ pub struct TooLong {
 /// Octets of a message that its two length fields and the prefixes and attributes share.
 const ROOM: usize = MAX_MESSAGE - HEADER;
 
+/// Octets of a NEXT_HOP, with its flags, type and length.
+const NEXT_HOP_LEN: usize = 7;
+
+/// Octets of an MP_REACH_NLRI before its prefixes, with an IPv6 address as next hop.
+const REACH_LEN: usize = 21;
+
 /// The most octets that a prefix takes.
 const LONGEST_PREFIX: usize = 17;
 
-/// Appends messages that announce prefixes of one family with the same attributes; the answer is how many. A next hop
-/// of the other family than the prefixes' is none that can be said, and counts as too long.
+/// Attributes as they stand in messages, but for the next hop, which differs from neighbour to neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedAttributes {
+    /// ORIGIN and AS_PATH, which stand before NEXT_HOP.
+    leading: Vec<u8>,
+    /// All others.
+    trailing: Vec<u8>,
+}
+
+impl EncodedAttributes {
+    /// Encodes them, with AS numbers of four octets or of two (RFC 6793 §4.2.2).
+    pub fn of(attributes: &Attributes, four_octet_as: bool) -> Self {
+        let (mut leading, mut trailing) = (Vec::with_capacity(64), Vec::with_capacity(64));
+        attribute::write_leading(&mut leading, attributes, four_octet_as);
+        attribute::write_trailing(&mut trailing, attributes, four_octet_as);
+        Self { leading, trailing }
+    }
+
+    const fn len(&self) -> usize {
+        self.leading.len() + self.trailing.len()
+    }
+}
+
+/// Appends messages that announce prefixes of one family with the same attributes; the answer is how many.
 ///
 /// # Errors
-/// When the attributes leave no room for a prefix; then nothing was written.
+/// As [`write_encoded`].
 pub fn write_announcement(
     out: &mut Vec<u8>,
     attributes: &Attributes,
@@ -36,43 +64,51 @@ pub fn write_announcement(
     prefixes: &[IpNet],
     four_octet_as: bool,
 ) -> Result<usize, TooLong> {
-    let mut shared = Vec::new();
-    let (fixed, reach): (usize, Vec<u8>) = match next_hop {
-        IpAddr::V4(next_hop) => {
-            attribute::write(&mut shared, attributes, Some(next_hop), four_octet_as);
-            (4 + shared.len(), Vec::new())
-        }
-        IpAddr::V6(next_hop) => {
-            attribute::write(&mut shared, attributes, None, four_octet_as);
-            let [high, low] = Family::Ipv6.afi().to_be_bytes();
-            let mut reach = vec![high, low, 1, 16];
-            reach.extend_from_slice(&next_hop.octets());
-            reach.push(0);
-            (4 + shared.len() + 4 + reach.len(), reach)
-        }
-    };
+    write_encoded(out, &EncodedAttributes::of(attributes, four_octet_as), next_hop, prefixes)
+}
+
+/// Appends messages that announce prefixes of one family with the same attributes; the answer is how many. A next hop
+/// of the other family than the prefixes' is none that can be said, and counts as too long.
+///
+/// # Errors
+/// When the attributes leave no room for a prefix; then nothing was written.
+pub fn write_encoded(
+    out: &mut Vec<u8>,
+    attributes: &EncodedAttributes,
+    next_hop: IpAddr,
+    prefixes: &[IpNet],
+) -> Result<usize, TooLong> {
+    let len = attributes.len() + if next_hop.is_ipv4() { NEXT_HOP_LEN } else { 0 };
+    let fixed = 4 + len + if next_hop.is_ipv4() { 0 } else { 4 + REACH_LEN };
     let is_of_family = |prefix: &IpNet| matches!(prefix, IpNet::V4(_)) == next_hop.is_ipv4();
     if fixed + LONGEST_PREFIX > ROOM || !prefixes.iter().all(is_of_family) {
-        return Err(TooLong { len: shared.len() });
+        return Err(TooLong { len });
     }
     let mut count = 0;
-    for (chunk, len) in (Chunks { rest: prefixes, room: ROOM - fixed }) {
+    for (chunk, prefixes_len) in (Chunks { rest: prefixes, room: ROOM - fixed }) {
         count += 1;
         write_message(out, MessageKind::Update, |out| {
             out.extend_from_slice(&[0, 0]);
-            if reach.is_empty() {
-                out.extend_from_slice(&(shared.len() as u16).to_be_bytes());
-                out.extend_from_slice(&shared);
-            } else {
-                let value = (reach.len() + len) as u16;
-                out.extend_from_slice(&(value + 4 + shared.len() as u16).to_be_bytes());
-                write_header(out, code::MP_REACH, value);
-                out.extend_from_slice(&reach);
-                // Below, the prefixes; the other attributes follow.
-            }
-            chunk.iter().for_each(|prefix| prefixes::write(out, prefix));
-            if !reach.is_empty() {
-                out.extend_from_slice(&shared);
+            match next_hop {
+                IpAddr::V4(next_hop) => {
+                    out.extend_from_slice(&(len as u16).to_be_bytes());
+                    out.extend_from_slice(&attributes.leading);
+                    attribute::write_one(out, flag::TRANSITIVE, code::NEXT_HOP, &next_hop.octets());
+                    out.extend_from_slice(&attributes.trailing);
+                    chunk.iter().for_each(|prefix| prefixes::write(out, prefix));
+                }
+                IpAddr::V6(next_hop) => {
+                    let value = (REACH_LEN + prefixes_len) as u16;
+                    out.extend_from_slice(&(value + 4 + len as u16).to_be_bytes());
+                    write_header(out, code::MP_REACH, value);
+                    let [high, low] = Family::Ipv6.afi().to_be_bytes();
+                    out.extend_from_slice(&[high, low, 1, 16]);
+                    out.extend_from_slice(&next_hop.octets());
+                    out.push(0);
+                    chunk.iter().for_each(|prefix| prefixes::write(out, prefix));
+                    out.extend_from_slice(&attributes.leading);
+                    out.extend_from_slice(&attributes.trailing);
+                }
             }
         });
     }

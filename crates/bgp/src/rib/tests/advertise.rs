@@ -42,7 +42,7 @@ fn what_an_internal_neighbour_told_is_not_for_another() {
 fn nothing_is_told_before_it_was_reported() {
     let mut rib = rib(&[A, B]);
     rib.take(A, NET, attributes(&[1000]));
-    assert_eq!(rib.next_advertisement(B, 10), None);
+    assert!(rib.next_advertisement(B, 10).is_none());
     assert!(rib.poll_change().is_some());
     assert!(rib.has_advertisement(B));
     assert!(rib.next_advertisement(B, 10).is_some());
@@ -284,9 +284,22 @@ fn a_neighbour_that_asks_again_is_told_again() {
     rib.readvertise(B, Family::Ipv4);
     assert_eq!(rib.told(B), first);
     rib.peer_down(B, Families::ALL);
-    assert_eq!((rib.has_advertisement(B), rib.next_advertisement(B, 1)), (false, None));
+    assert!(!rib.has_advertisement(B) && rib.next_advertisement(B, 1).is_none());
     rib.peer_up(B, session(B));
     assert_eq!(rib.told(B), first);
+}
+
+#[test]
+fn how_a_route_looks_is_known_of_itself_and_not_of_whoever_had_its_place() {
+    let third = PeerId(22);
+    let mut rib = rib(&[A, B, third]);
+    for hop in [7, 8, 9] {
+        rib.take(A, NET, attributes(&[1000, hop]));
+        let told = format!("+ 10.1.0.0/16 [65000, 1000, {hop}] via self");
+        assert_eq!((rib.told(B), rib.told(third)), (vec![told.clone()], vec![told]));
+        rib.lose(A, NET);
+        assert_eq!((rib.told(B).len(), rib.told(third).len()), (1, 1));
+    }
 }
 
 #[test]

@@ -107,7 +107,8 @@ fn list(prefixes: &[IpNet]) -> String {
 fn line(part: &Advertisement) -> String {
     match part {
         Advertisement::Withdraw { prefixes, .. } => format!("- {}", list(prefixes)),
-        Advertisement::Announce { attributes, next_hop, prefixes, .. } => {
+        Advertisement::Announce { route, prefixes, .. } => {
+            let Outgoing { attributes, next_hop, .. } = &**route;
             let path = match attributes.as_path.0.as_slice() {
                 [] => String::new(),
                 path => format!("{path:?}"),

@@ -157,11 +157,10 @@ impl Model {
                     assert!(self.told.remove(&(peer, prefix)).is_some(), "{prefix} was not told");
                 }
             }
-            Advertisement::Announce { prefixes, attributes, next_hop, .. } => {
+            Advertisement::Announce { prefixes, route, .. } => {
                 assert!(!prefixes.is_empty());
-                prefixes
-                    .into_iter()
-                    .for_each(|prefix| drop(self.told.insert((peer, prefix), (attributes.clone(), next_hop))));
+                let look = (route.attributes.clone(), route.next_hop);
+                prefixes.into_iter().for_each(|prefix| drop(self.told.insert((peer, prefix), look.clone())));
             }
         }
     }
