@@ -85,7 +85,7 @@ impl BgpPeerKind {
     ///
     /// When its directory cannot be made.
     pub(crate) fn build(self, lab: &Lab, node: &Node, plan: Plan) -> Result<Box<dyn BgpPeer>> {
-        let dir = lab.subdir(node.name())?;
+        let dir = lab.subdir(self.name())?;
         // Some of them drop their privileges, and all that is in there is of this run.
         open_to_all(&dir)?;
         let place = Place { node: node.clone(), dir, plan };

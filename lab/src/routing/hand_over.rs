@@ -1,13 +1,13 @@
-//! A customer gateway is handed over to another process while BIRD at the other end speaks BGP and BFD with it through the
-//! tunnel: whether BIRD keeps the routes, whether BFD notices, and what traffic loses.
+//! A customer gateway is handed over to another process while BIRD or FRR at the other end speaks BGP and BFD with it through
+//! the tunnel: whether it keeps the routes, whether BFD notices, and what traffic loses.
 //!
-//! BIRD runs beside the cloud's gateway, which has the tunnel and no BGP of its own. Where BIRD keeps nothing over a
+//! The speaker runs beside the cloud's gateway, which has the tunnel and no BGP of its own. Where BIRD keeps nothing over a
 //! restart (RFC 4724), its routes and its BFD session go and come again: what that costs is measured and said.
 
 use std::fs;
 use std::time::Duration;
 
-use crate::bgp_peer::BgpPeerKind;
+use crate::bgp_peer::{BgpPeer, BgpPeerKind, Plan};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
@@ -20,7 +20,7 @@ use crate::spec::{Suite, Version};
 
 /// The ground.
 pub(super) const DRAWING: &str = " 10.60.0.0/16, AS 65000                                     10.50.0.0/16, AS 64512
- office ─ cgw 198.51.100.2 ─ internet ─ 203.0.113.10 vgw, and BIRD beside it ─ ec2
+ office ─ cgw 198.51.100.2 ─ internet ─ 203.0.113.10 vgw, and BIRD or FRR beside it ─ ec2
    tunnel1 169.254.10.0/30, BGP and BFD through it";
 
 const OURS: &str = "169.254.10.2";
@@ -82,7 +82,48 @@ fn bird_conf(keeps: bool, log: &str) -> String {
     )
 }
 
-/// BIRD beside the cloud's gateway, and what the kernel's routes went through meanwhile.
+/// Who speaks BGP beside the cloud's gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// BIRD, which keeps routes over a restart of its neighbour (RFC 4724) or does not.
+    Bird {
+        /// Whether it does.
+        keeps: bool,
+    },
+    /// FRR, which keeps them unless it is told otherwise.
+    Frr,
+}
+
+impl Neighbour {
+    const fn kind(self) -> BgpPeerKind {
+        match self {
+            Self::Bird { .. } => BgpPeerKind::Bird,
+            Self::Frr => BgpPeerKind::Frr,
+        }
+    }
+
+    const fn keeps(self) -> bool {
+        !matches!(self, Self::Bird { keeps: false })
+    }
+
+    fn start(self, lab: &Lab, node: &Node) -> Result<Box<dyn Speaker>> {
+        Ok(match self {
+            Self::Bird { keeps } => Box::new(Bird::start(lab, node, keeps)?),
+            Self::Frr => Box::new(Frr::start(lab, node)?),
+        })
+    }
+}
+
+/// A speaker beside the cloud's gateway.
+trait Speaker {
+    /// How the BFD session is, in words that change when it goes down and comes up.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked.
+    fn bfd(&self) -> Result<String>;
+}
+
 struct Bird {
     node: Node,
     control: String,
@@ -107,8 +148,10 @@ impl Bird {
         all.extend(words);
         self.node.run(&all)
     }
+}
 
-    /// When the BFD session came to be as it is, in BIRD's words.
+impl Speaker for Bird {
+    /// Since when it is as it is.
     fn bfd(&self) -> Result<String> {
         let said = self.ask(&["show", "bfd", "sessions"])?;
         let line = said.lines().find(|line| line.contains(OURS)).unwrap_or_default();
@@ -116,22 +159,68 @@ impl Bird {
     }
 }
 
-pub(super) fn steps(stage: &mut Stage<'_>, keeps: bool) -> Result<()> {
+struct Frr {
+    node: Node,
+    dir: String,
+    peer: Box<dyn BgpPeer>,
+}
+
+impl Frr {
+    fn start(lab: &Lab, node: &Node) -> Result<Self> {
+        let address = |text: &str| text.parse().map_err(|e| Error::Asked(format!("{text}: {e}")));
+        let plan = Plan {
+            address: address(THEIRS)?,
+            router_id: std::net::Ipv4Addr::new(10, 50, 1, 1),
+            interface: "tunnel1".into(),
+            asn: 64_512,
+            remote: address(OURS)?,
+            remote_asn: 65_000,
+            other: None,
+            networks: vec![VPC.into()],
+            password: None,
+            bfd: true,
+        };
+        let mut peer = BgpPeerKind::Frr.build(lab, node, plan)?;
+        peer.start()?;
+        let dir = lab.dir().join(BgpPeerKind::Frr.name()).to_string_lossy().into_owned();
+        Ok(Self { node: node.clone(), dir, peer })
+    }
+}
+
+impl Speaker for Frr {
+    /// How often it went up and down.
+    fn bfd(&self) -> Result<String> {
+        let words = ["vtysh", "--vty_socket", &self.dir, "-c", "show bfd peers counters json"];
+        let said: serde_json::Value = serde_json::from_str(&self.node.run(&words)?).unwrap_or_default();
+        let count = |name: &str| said[0][name].to_string();
+        Ok(format!("up {}, down {}", count("session-up"), count("session-down")))
+    }
+}
+
+impl Drop for Frr {
+    fn drop(&mut self) {
+        self.peer.crash();
+    }
+}
+
+pub(super) fn steps(stage: &mut Stage<'_>, neighbour: Neighbour) -> Result<()> {
+    let keeps = neighbour.keeps();
     let (cloud, customer) = (stage.ground.cloud.gateway(0)?.clone(), stage.ground.customer.gateway(0)?.clone());
     let vgw = Daemon::start(&stage.lab, &cloud.node, &cloud.name, &tunnel(false).toml())?;
     stage.daemons.push(vgw);
-    let bird = Bird::start(&stage.lab, &cloud.node, keeps)?;
+    let speaker = neighbour.start(&stage.lab, &cloud.node)?;
     stage.daemons.push(Daemon::start(&stage.lab, &customer.node, &customer.name, &customer_toml())?);
-    // BIRD's routes are not simplon's: without them the office's packets must not leave the cloud in clear.
-    cloud.node.ip(&["route", "add", "unreachable", OFFICE_NET, "metric", "4000"])?;
-    stage.reporter.step("both gateways and BIRD run");
+    // The speaker's routes are not simplon's: without them the office's packets must not leave the cloud in clear.
+    // FRR reads the upper octet of a metric as an administrative distance, of which 255 is no competitor of its own.
+    cloud.node.ip(&["route", "add", "unreachable", OFFICE_NET, "metric", "0xff002000"])?;
+    stage.reporter.step(format!("both gateways and {} run", neighbour.kind()));
     wait_until_settled(stage)?;
     clock::wait_for("the office's network in the cloud's kernel", Duration::from_secs(10), || {
         Ok(cloud.node.ip(&["route", "show", OFFICE_NET])?.contains("dev tunnel1"))
     })?;
     let stream = stage.stream()?;
-    let (before, flaps) = (bird.bfd()?, flaps(stage)?);
-    let watches = [("cloud", &cloud.node, OFFICE_NET), ("customer", &customer.node, VPC_NET)]
+    let (before, flaps, unfit_before) = (speaker.bfd()?, flaps(stage)?, unfit(stage)?);
+    let watches = [("cloud", &cloud.node, OFFICE), ("customer", &customer.node, VPC_NET)]
         .map(|(name, node, prefix)| Watch::start(&stage.lab, name, node, prefix));
     let what = if keeps { "hand-over, the neighbour keeps routes" } else { "hand-over, the neighbour keeps nothing" };
     stage.reporter.step(what);
@@ -144,7 +233,7 @@ pub(super) fn steps(stage: &mut Stage<'_>, keeps: bool) -> Result<()> {
     // Until after the neighbour has heard everything, and whatever it held as stale has gone.
     let losses = stage.settle(stream, Duration::from_secs(3))?;
     stage.reporter.event(what, &losses, if keeps { 0.0 } else { 1_000.0 });
-    let (after, more_flaps) = (bird.bfd()?, self::flaps(stage)?);
+    let (after, more_flaps) = (speaker.bfd()?, self::flaps(stage)?);
     if keeps {
         stage.reporter.check("BFD did not notice at the other end", before == after, format!("{before}; then {after}"));
         stage.reporter.check("nor at ours", flaps == more_flaps, format!("{flaps} flaps, then {more_flaps}"));
@@ -154,16 +243,16 @@ pub(super) fn steps(stage: &mut Stage<'_>, keeps: bool) -> Result<()> {
     }
     for watch in watches {
         let Watch { name, gone, .. } = watch?.finish();
-        // Without graceful restart only what the cloud learnt may go: we keep what it told us until it is back.
-        let may_go = !keeps && name == "cloud";
+        // Without graceful restart what the cloud learnt goes; and what it told us goes for the milliseconds in which its
+        // new BFD session says that it is down, if ours was up again by then.
+        let may_go = !keeps;
         stage.reporter.check(
             format!("the {name}'s kernel keeps the route{}", if may_go { " or takes it again" } else { "" }),
             gone.is_empty() || may_go,
             if gone.is_empty() { "it never went".to_owned() } else { gone },
         );
     }
-    let log = stage.daemon("cgw")?.log_tail(400);
-    let down = log.lines().filter(|line| line.contains("is not fit for traffic")).count();
+    let down = unfit(stage)? - unfit_before;
     stage.reporter.check("no tunnel became unfit", down == 0 || !keeps, format!("{down} lines of the log say so"));
     Ok(())
 }
@@ -174,7 +263,7 @@ fn wait_until_settled(stage: &Stage<'_>) -> Result<f64> {
     let took = clock::wait_for("the tunnel, BFD and the session", Duration::from_secs(40), || {
         let status = customer.status()?;
         let bfd = list(&status["bfd"]).all(|b| b["state"] == "up" && b["detection_ms"].as_u64() <= Some(300));
-        let bgp = list(&status["bgp"]["neighbors"]).all(|n| n["state"] == "established" && n["prefixes_received"] == 1);
+        let bgp = list(&status["bgp"]["neighbors"]).all(|n| n["state"] == "established" && n["prefixes_accepted"] == 1);
         Ok(is_up(&status, "tunnel1") && bfd && bgp)
     })?;
     Ok(took.as_secs_f64())
@@ -182,6 +271,12 @@ fn wait_until_settled(stage: &Stage<'_>) -> Result<f64> {
 
 fn flaps(stage: &Stage<'_>) -> Result<u64> {
     Ok(stage.daemon("cgw")?.status()?["bfd"][0]["flaps"].as_u64().unwrap_or(0))
+}
+
+/// How often the log says that the tunnel became unfit. While BGP comes up, FRR begins its BFD session anew.
+fn unfit(stage: &Stage<'_>) -> Result<usize> {
+    let log = stage.daemon("cgw")?.log_tail(400);
+    Ok(log.lines().filter(|line| line.contains("is not fit for traffic")).count())
 }
 
 /// Everything that happens to a kernel's route.
@@ -212,6 +307,7 @@ impl Watch {
 }
 
 /// What has to be installed.
-pub(super) fn missing() -> Option<String> {
-    BgpPeerKind::Bird.missing()
+pub(super) fn missing(neighbour: Neighbour) -> Option<Error> {
+    let kind = neighbour.kind();
+    kind.missing().map(|install| Error::Missing { what: kind.name().into(), install })
 }

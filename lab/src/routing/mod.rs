@@ -45,6 +45,7 @@ use self::report::Reporter;
 
 pub use clustered::Pair;
 pub use failover::{Round, Rounds, Row, failover, failover_table};
+pub use hand_over::Neighbour;
 pub use loss::Loss;
 pub use report::{Event as EventReport, Log, Report};
 pub use stream::{Host, INTERVAL, Losses, Stream};
@@ -60,11 +61,8 @@ pub enum Scenario {
     AlibabaVgwBgp,
     /// Two customer gateways, two endpoints, four tunnels.
     TwoDevices,
-    /// A gateway is handed over to another process, with BIRD at the other end of its tunnel.
-    HandOver {
-        /// Whether BIRD keeps routes over a restart of its neighbour (RFC 4724).
-        keeps: bool,
-    },
+    /// A gateway is handed over to another process, with another BGP speaker at the other end of its tunnel.
+    HandOver(Neighbour),
     /// One customer gateway that is a pair with a shared address.
     Clustered(Pair),
     /// Another BGP speaker on a plain link.
@@ -75,13 +73,14 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every routed scenario.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::TwoTunnels,
         Self::NecIxVgwBgp,
         Self::AlibabaVgwBgp,
         Self::TwoDevices,
-        Self::HandOver { keeps: true },
-        Self::HandOver { keeps: false },
+        Self::HandOver(Neighbour::Bird { keeps: true }),
+        Self::HandOver(Neighbour::Bird { keeps: false }),
+        Self::HandOver(Neighbour::Frr),
         Self::Clustered(Pair::Device),
         Self::Clustered(Pair::Ikev1),
         Self::Clustered(Pair::Bgp),
@@ -105,8 +104,9 @@ impl Scenario {
             Self::NecIxVgwBgp => "nec-ix-vgw-bgp",
             Self::AlibabaVgwBgp => "alibaba-vgw-bgp",
             Self::TwoDevices => "two-devices",
-            Self::HandOver { keeps: true } => "hand-over-bgp",
-            Self::HandOver { keeps: false } => "hand-over-bgp-plain",
+            Self::HandOver(Neighbour::Bird { keeps: true }) => "hand-over-bgp",
+            Self::HandOver(Neighbour::Bird { keeps: false }) => "hand-over-bgp-plain",
+            Self::HandOver(Neighbour::Frr) => "hand-over-bgp-frr",
             Self::Clustered(Pair::Device) => "clustered-device",
             Self::Clustered(Pair::Ikev1) => "clustered-ikev1",
             Self::Clustered(Pair::Bgp) => "clustered-bgp",
@@ -133,10 +133,11 @@ impl Scenario {
             }
             Self::AlibabaVgwBgp => "two clouds exchange routes by BGP over two tunnels, and lose one after the other",
             Self::TwoDevices => "two customer gateways with four tunnels, by BGP or static, of which one dies",
-            Self::HandOver { keeps: true } => {
+            Self::HandOver(Neighbour::Bird { keeps: true }) => {
                 "a gateway is handed over to another process under BGP and BFD with BIRD, which keeps routes meanwhile"
             }
-            Self::HandOver { keeps: false } => "the same with a BIRD that keeps nothing",
+            Self::HandOver(Neighbour::Bird { keeps: false }) => "the same with a BIRD that keeps nothing",
+            Self::HandOver(Neighbour::Frr) => "the same with FRR, which keeps routes unless it is told otherwise",
             Self::Clustered(Pair::Device) => {
                 "a customer gateway of two members with one address, of which the active one is killed"
             }
@@ -162,7 +163,7 @@ impl Scenario {
             Self::NecIxVgwBgp => bgp_tunnels::NEC_DRAWING,
             Self::AlibabaVgwBgp => bgp_tunnels::ALIBABA_DRAWING,
             Self::TwoDevices => bgp_tunnels::DEVICES_DRAWING,
-            Self::HandOver { .. } => hand_over::DRAWING,
+            Self::HandOver(_) => hand_over::DRAWING,
             Self::Clustered(_) => clustered::DRAWING,
             Self::Bgp(_) => bgp_link::DRAWING,
             Self::BgpIpv6(_) => bgp_link::IPV6_DRAWING,
@@ -453,8 +454,8 @@ impl Options {
         if let Some(install) = simplon::missing() {
             return Some(missing("simplon", install));
         }
-        if matches!(self.scenario, Scenario::HandOver { .. }) {
-            return hand_over::missing().map(|install| missing("bird", install));
+        if let Scenario::HandOver(neighbour) = self.scenario {
+            return hand_over::missing(neighbour);
         }
         if let Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) = self.scenario {
             return kind.missing().map(|install| missing(kind.name(), install));
@@ -469,7 +470,7 @@ impl Options {
 /// As `simplon lab run` would be told: `two-tunnels bfd active-active`.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if matches!(self.scenario, Scenario::Bgp(_) | Scenario::BgpIpv6(_) | Scenario::HandOver { .. }) {
+        if matches!(self.scenario, Scenario::Bgp(_) | Scenario::BgpIpv6(_) | Scenario::HandOver(_)) {
             return self.scenario.fmt(f);
         }
         write!(f, "{}", self.scenario)?;
@@ -512,8 +513,8 @@ pub fn cases() -> Vec<Options> {
     cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
     cases.push(Options { event: Event::Dark, ..Options::new(Scenario::AlibabaVgwBgp) });
-    for keeps in [true, false] {
-        cases.push(Options::new(Scenario::HandOver { keeps }));
+    for neighbour in [Neighbour::Bird { keeps: true }, Neighbour::Bird { keeps: false }, Neighbour::Frr] {
+        cases.push(Options::new(Scenario::HandOver(neighbour)));
     }
     for kind in BgpPeerKind::ALL {
         cases.extend([Scenario::Bgp(kind), Scenario::BgpIpv6(kind)].map(Options::new));
@@ -555,7 +556,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::NecIxVgwBgp => bgp_tunnels::nec_ground(&lab)?,
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
-        Scenario::HandOver { .. } => hand_over::ground(&lab)?,
+        Scenario::HandOver(_) => hand_over::ground(&lab)?,
         Scenario::Clustered(pair) => clustered::ground(&lab, pair)?,
         Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) => {
             let over_ipv6 = matches!(options.scenario, Scenario::BgpIpv6(_));
@@ -581,7 +582,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         Scenario::NecIxVgwBgp => bgp_tunnels::nec_steps(&mut stage),
         Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_steps(&mut stage),
         Scenario::TwoDevices => bgp_tunnels::devices_steps(&mut stage),
-        Scenario::HandOver { keeps } => hand_over::steps(&mut stage, keeps),
+        Scenario::HandOver(neighbour) => hand_over::steps(&mut stage, neighbour),
         Scenario::Clustered(pair) => clustered::steps(&mut stage, pair),
         Scenario::Bgp(_) | Scenario::BgpIpv6(_) => Ok(()),
     };
