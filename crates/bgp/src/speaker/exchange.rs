@@ -187,7 +187,7 @@ impl Peer {
         let Some(connection) = self.established() else { return };
         let (id, local, room) = (connection.id, connection.local.ip(), connection.room);
         let four_octet_as = connection.established().is_some_and(|agreement| agreement.four_octet_as);
-        let mut bytes = Vec::with_capacity(wire::MAX_MESSAGE);
+        let mut bytes = Vec::with_capacity(room.min(BATCH) + 2 * wire::MAX_MESSAGE);
         let mut is_done = false;
         while bytes.len() < room.min(BATCH) {
             let Some(advertisement) = turn.rib.next_advertisement(self.id, PREFIXES_AT_ONCE) else {
@@ -226,6 +226,8 @@ impl Peer {
         if bytes.is_empty() {
             return;
         }
+        // It may wait for a slow neighbour.
+        bytes.shrink_to_fit();
         let now = turn.now;
         if let Some(connection) = self.connection_mut(id) {
             connection.room = room.saturating_sub(bytes.len());
