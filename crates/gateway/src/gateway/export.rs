@@ -121,7 +121,9 @@ impl Gateway {
         }
         self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
         self.paths.import(&exported.paths, now);
-        self.router.inherit(Inherited { up: self.tunnels_with_sas(), bfd: exported.bfd });
+        let up = self.tunnels_with_sas();
+        let leaving = exported.lingering.iter().map(|(_, _, label)| label).filter(|label| !up.contains(label));
+        self.router.inherit(Inherited { leaving: leaving.cloned().collect(), up, bfd: exported.bfd });
         self.endpoint.import(exported.ike, now)?;
         self.drains = exported.drained.into_iter().map(|label| (label, Drain::new(now))).collect();
         for (id, until, label) in exported.lingering {
@@ -196,7 +198,7 @@ impl Gateway {
             self.import_record(one.record, at);
         }
         self.keys_retire_at = self.records.values().filter_map(|record| Some(record.retiring.as_ref()?.0)).min();
-        self.router.inherit(Inherited { up: self.tunnels_with_sas(), bfd: Vec::new() });
+        self.router.inherit(Inherited { up: self.tunnels_with_sas(), ..Inherited::default() });
         self.endpoint.succeed(parts, now)?;
         self.pump(now);
         Ok(())

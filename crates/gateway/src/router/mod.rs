@@ -62,10 +62,12 @@ pub(crate) struct Router {
 }
 
 /// What another process left: its BGP neighbours were promised that it comes back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Inherited {
     /// The tunnels that have SAs.
     pub(crate) up: Vec<ChildLabel>,
+    /// Tunnels that ended on purpose, and whose SAs carry what is under way.
+    pub(crate) leaving: Vec<ChildLabel>,
     /// BFD sessions that are up.
     pub(crate) bfd: Vec<::bfd::Exported>,
 }
@@ -170,6 +172,9 @@ impl Router {
         // Before BGP: it would not wait for a neighbour whose tunnel is down, and choose without its routes.
         for label in inherited.iter().flat_map(|inherited| &inherited.up) {
             self.note_sa(label, Signal::SaUp, now);
+        }
+        for label in inherited.iter().flat_map(|inherited| &inherited.leaving) {
+            self.set_leaving(label, true, now);
         }
         self.apply_bgp(config, inherited.is_some(), now);
         (self.is_choice_stale, self.are_routes_stale) = (true, true);

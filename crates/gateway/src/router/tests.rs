@@ -333,7 +333,7 @@ fn after_a_hand_over_bgp_waits_for_the_neighbour_and_bfd_goes_on() {
     assert_eq!(before.router.export_bfd(before.now), bfd, "the neighbour of BFD is not told that we go");
 
     let mut router = Router::new(Random::for_test(2));
-    router.inherit(Inherited { up: vec![Played::label(1)], bfd });
+    router.inherit(Inherited { up: vec![Played::label(1)], bfd, ..Inherited::default() });
     let mut after = Played { router, now: before.now, events: Vec::new(), probes: Vec::new() };
     after.router.apply(&config, after.now);
     exchange(&mut after, &mut far_end, 10 * SECOND, false);

@@ -19,8 +19,12 @@ fn through_bytes<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(exporte
     serde_json::from_str(&serde_json::to_string(exported).unwrap()).unwrap()
 }
 
-/// A new gateway and data path go on in place of the site's own.
 fn hand_over(world: &mut World<Site>, place: usize, connections: Vec<Connection>, seed: u64) {
+    hand_over_to(world, place, Config { connections, ..Config::default() }, seed);
+}
+
+/// A new gateway and data path go on in place of the site's own.
+pub(crate) fn hand_over_to(world: &mut World<Site>, place: usize, config: Config, seed: u64) {
     let now = world.now;
     let site = &mut world.hosts[place];
     let state: Exported = through_bytes(&site.gateway.export(now));
@@ -38,7 +42,7 @@ fn hand_over(world: &mut World<Site>, place: usize, connections: Vec<Connection>
     if serde_json::to_string(&state).unwrap().contains("\"connecting\":[]") {
         assert_eq!(next.gateway.export(now), state);
     }
-    next.gateway.apply(Config { connections, ..Config::default() }, now);
+    next.gateway.apply(config, now);
     next.settle(now);
     next.delivered = std::mem::take(&mut site.delivered);
     next.events.splice(0..0, std::mem::take(&mut site.events));

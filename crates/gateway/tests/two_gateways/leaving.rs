@@ -14,6 +14,7 @@ use model::{Address, Config, Connection, Encapsulation, GatewayOptions, Routing,
 use sim::{Link, Network, World};
 
 use crate::Site;
+use crate::handover::hand_over_to;
 use crate::site::{INNER, OUTER, connection};
 
 const MS: Duration = Duration::from_millis(1);
@@ -207,6 +208,48 @@ fn two_seconds_later_nothing_passes_and_packets_are_refused() {
         assert!(!played.world.hosts[0].send_routed(OFFICE, CLOUD, now), "{version:?}");
         assert!(played.world.hosts.iter().all(|site| site.data.export(now).is_empty()), "{version:?}");
         assert_eq!(played.active(), Vec::<String>::new(), "{version:?}");
+    }
+}
+
+// office -- DELETE -> endpoint 1, or the other way round;  another process takes a gateway's place while the SAs linger
+#[test]
+fn a_hand_over_while_the_sas_of_a_deleted_tunnel_linger_loses_no_packet() {
+    for version in BOTH {
+        for (who_orders, who_hands_over, after) in
+            [(0, 0, 5), (0, 0, 900), (0, 1, 5), (0, 1, 40), (1, 0, 5), (1, 0, 40), (1, 1, 5), (1, 1, 900)]
+        {
+            let mut played = Played::new(version);
+            played.pass(200);
+            played.order(who_orders, Command::Down("tunnel1".into()));
+            played.pass(after);
+            hand_over_to(&mut played.world, who_hands_over, config(who_hands_over, version), 1);
+            played.pass(3_000);
+            let case = (version, who_orders, who_hands_over, after);
+            assert_eq!(played.lost(), [0, 0], "{case:?}");
+        }
+    }
+}
+
+// The only tunnel of endpoint 1, and the last one of the office.
+#[test]
+fn a_hand_over_while_the_last_tunnel_lingers_costs_nothing() {
+    for version in BOTH {
+        let passed = |handed_over: Option<usize>| {
+            let mut played = Played::new(version);
+            played.order(0, Command::Down("tunnel2".into()));
+            played.pass(3_000);
+            played.order(0, Command::Down("tunnel1".into()));
+            played.pass(500);
+            if let Some(place) = handed_over {
+                hand_over_to(&mut played.world, place, config(place, version), 1);
+            }
+            played.pass(3_000);
+            (played.world.hosts[0].delivered.len(), played.world.hosts[1].delivered.len())
+        };
+        let without = passed(None);
+        for place in [0, 1] {
+            assert_eq!(passed(Some(place)), without, "{version:?}, gateway {place}");
+        }
     }
 }
 
