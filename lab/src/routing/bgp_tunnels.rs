@@ -11,12 +11,14 @@ use serde_json::Value;
 use crate::clock;
 use crate::error::Result;
 use crate::netns::Lab;
+use crate::routing::bird::{self, Bird};
+use crate::routing::charon::Charon;
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list, neighbor};
 use crate::routing::dark::{self, Dark};
 use crate::routing::follower::{Ask, Endpoint, Follower};
 use crate::routing::ground::{self, Gateway, GatewayPlan, Ground, OFFICE_NET, SitePlan, VPC_NET};
-use crate::routing::{Event, Mode, Routes, Stage, Watch};
+use crate::routing::{Cloud, Event, Mode, Routes, Stage, Watch};
 use crate::spec::{Suite, Version};
 
 pub(super) const NEC_DRAWING: &str = " 192.168.2.0/24                                                 172.31.0.0/16
@@ -128,7 +130,8 @@ fn nec() -> Sides {
     }
 }
 
-pub(super) fn alibaba_ground(lab: &Lab) -> Result<Ground> {
+/// strongSwan's cloud has a gateway for each endpoint, as a cloud has them in truth, and a router before them.
+pub(super) fn alibaba_ground(lab: &Lab, cloud: Cloud) -> Result<Ground> {
     let customer = SitePlan {
         host_name: "ecs",
         host: "10.0.1.100/24",
@@ -143,24 +146,25 @@ pub(super) fn alibaba_ground(lab: &Lab) -> Result<Ground> {
             nat: None,
         }],
     };
+    let endpoint = |name, outside, next_hop, link| GatewayPlan { name, outside, next_hop, link, nat: None };
+    let together = [endpoint("vgw", &["52.78.1.10/24", "13.209.2.20/32"], "52.78.1.1", ("", ""))];
+    let apart = [
+        endpoint("vgw1", &["52.78.1.10/24"], "52.78.1.1", ("10.254.0.2/30", "10.254.0.1/30")),
+        endpoint("vgw2", &["13.209.2.20/24"], "13.209.2.1", ("10.254.0.6/30", "10.254.0.5/30")),
+    ];
     let cloud = SitePlan {
         host_name: "ec2",
         host: "172.31.36.10/20",
         lan: "172.31.32.1/20",
         network: "172.31.0.0/16",
-        router_name: "",
-        gateways: &[GatewayPlan {
-            name: "vgw",
-            outside: &["52.78.1.10/24", "13.209.2.20/32"],
-            next_hop: "52.78.1.1",
-            link: ("", ""),
-            nat: None,
-        }],
+        router_name: "vpc",
+        gateways: if cloud == Cloud::Simplon { &together } else { &apart },
     };
     Ground::build(lab, &customer, &cloud)
 }
 
-fn alibaba() -> Sides {
+fn alibaba(cloud: Cloud) -> Sides {
+    let (gateway, outside) = if cloud == Cloud::Simplon { (0, 1) } else { (1, 0) };
     Sides {
         version: Version::V1,
         suite: Suite::Classic,
@@ -177,8 +181,8 @@ fn alibaba() -> Sides {
                 inside: ("169.254.40.2", "169.254.40.1"),
             },
             Pair {
-                gateways: (0, 0),
-                outside: 1,
+                gateways: (0, gateway),
+                outside,
                 name: "tunnel2",
                 psk: "the second connection of two",
                 inside: ("169.254.41.2", "169.254.41.1"),
@@ -230,7 +234,7 @@ pub(super) fn nec_steps(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 pub(super) fn alibaba_steps(stage: &mut Stage<'_>) -> Result<()> {
-    let sides = alibaba();
+    let sides = alibaba(stage.options.cloud);
     start(stage, &sides)?;
     routes_are_learnt(stage, &sides, "alibaba")?;
     if stage.options.event == Event::Dark {
@@ -287,6 +291,63 @@ impl Watch {
     }
 }
 
+/// A tunnel as one of its ends is told of it.
+fn tunnel(stage: &Stage<'_>, sides: &Sides, pair: &Pair, is_customer: bool) -> Result<Tunnel> {
+    let customer = stage.ground.customer.gateway(pair.gateways.0)?;
+    let cloud = stage.ground.cloud.gateway(pair.gateways.1)?;
+    let endpoint = cloud.outside[pair.outside].to_string();
+    let own = customer.outside[0].to_string();
+    let (local, local_id, remote, remote_id, inside) = if is_customer {
+        (own.clone(), own, endpoint.clone(), endpoint, pair.inside.0)
+    } else {
+        (endpoint.clone(), endpoint, customer.public.to_string(), own, pair.inside.1)
+    };
+    Ok(Tunnel {
+        name: pair.name.into(),
+        version: sides.version,
+        suite: sides.suite,
+        local,
+        local_id,
+        remote,
+        remote_id,
+        psk: pair.psk.into(),
+        dpd: "{ delay = \"10s\", timeout = \"30s\" }".into(),
+        starts: is_customer,
+        inside: format!("{inside}/30"),
+    })
+}
+
+/// strongSwan and BIRD as one of the cloud's endpoints, with one tunnel: all of its tunnels would share one device.
+fn start_real_endpoint(stage: &mut Stage<'_>, sides: &Sides, number: usize, place: &Gateway) -> Result<()> {
+    let is_here = |pair: &&Pair| pair.gateways.1 == number;
+    let Some(pair) = sides.pairs.iter().find(is_here) else { return Ok(()) };
+    let tunnel = tunnel(stage, sides, pair, false)?;
+    stage.charons.push(Charon::start(&stage.lab, &place.node, &place.name, &tunnel, &[])?);
+    // BIRD's routes come and go: without them the customer's packets must not leave the cloud in clear.
+    place.node.ip(&["route", "add", "unreachable", sides.customer_net, "metric", "4000"])?;
+    let Sides { customer_as, cloud_as, customer_net, cloud_net, .. } = sides;
+    let prepend = if number == 0 { String::new() } else { format!("bgp_path.prepend({cloud_as}); ").repeat(2) };
+    let session = |name: &str, (local, remote, asn): (&str, &str, &str), rest: &str| {
+        format!(
+            "protocol bgp {name} {{\n  local {local} as {cloud_as};\n  neighbor {remote} as {asn};\n  direct;\n  \
+             hold time 30;\n  connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n  bfd on;\n  \
+             ipv4 {{ import all; {rest} }};\n}}\n"
+        )
+    };
+    let (inside, router) = (place.inside.to_string(), place.router.to_string());
+    let outward = format!("export filter {{ if net = {cloud_net} then {{ {prepend}accept; }} reject; }};");
+    let inward = format!("next hop self; export where net = {customer_net};");
+    let conf = format!(
+        "router id {inside};\nprotocol device {{ }}\n{}\
+         protocol kernel {{\n  ipv4 {{ import none; export where net = {customer_net}; }};\n}}\n{}{}",
+        bird::bfd("*"),
+        session("customer", (pair.inside.1, pair.inside.0, customer_as), &outward),
+        session("site", (&inside, &router, cloud_as), &inward),
+    );
+    stage.birds.push(Bird::start(&stage.lab, &place.node, &format!("{}-bird", place.name), &conf)?);
+    Ok(())
+}
+
 /// A gateway's tables: its tunnels, the VPN connection that they are, and BGP over each.
 fn toml(stage: &Stage<'_>, sides: &Sides, number: usize, is_customer: bool) -> Result<String> {
     let watch = stage.options.watch;
@@ -294,29 +355,7 @@ fn toml(stage: &Stage<'_>, sides: &Sides, number: usize, is_customer: bool) -> R
     let pairs: Vec<&Pair> = sides.pairs.iter().filter(mine).collect();
     let mut toml = String::new();
     for pair in &pairs {
-        let customer = stage.ground.customer.gateway(pair.gateways.0)?;
-        let cloud = stage.ground.cloud.gateway(pair.gateways.1)?;
-        let endpoint = cloud.outside[pair.outside].to_string();
-        let own = customer.outside[0].to_string();
-        let (local, local_id, remote, remote_id, inside) = if is_customer {
-            (own.clone(), own, endpoint.clone(), endpoint, pair.inside.0)
-        } else {
-            (endpoint.clone(), endpoint, customer.public.to_string(), own, pair.inside.1)
-        };
-        let tunnel = Tunnel {
-            name: pair.name.into(),
-            version: sides.version,
-            suite: sides.suite,
-            local,
-            local_id,
-            remote,
-            remote_id,
-            psk: pair.psk.into(),
-            dpd: "{ delay = \"10s\", timeout = \"30s\" }".into(),
-            starts: is_customer,
-            inside: format!("{inside}/30"),
-        };
-        toml.push_str(&tunnel.toml());
+        toml.push_str(&tunnel(stage, sides, pair, is_customer)?.toml());
     }
     let mode = if stage.options.mode == Mode::ActiveActive { "\"active-active\"" } else { "\"active-standby\"" };
     let names: Vec<&str> = pairs.iter().map(|pair| pair.name).collect();
@@ -369,6 +408,8 @@ fn toml(stage: &Stage<'_>, sides: &Sides, number: usize, is_customer: bool) -> R
             ("import", "\"all\""),
             ("export", "\"all\""),
             ("next-hop-self", "true"),
+            ("keepalive", keepalive),
+            ("hold", hold),
             ("connect-retry", "\"1s\""),
             ("local-preference", local),
             ("bfd", watch.bfd()),
@@ -389,6 +430,7 @@ fn router_toml(stage: &Stage<'_>, sides: &Sides, is_customer: bool) -> String {
     let id = format!("\"{}\"", site.host.address);
     let mut toml = table("bgp", &[("as", own_as), ("router-id", &id), ("networks", &networks)]);
     toml.push_str(&table("bgp.prefix-list", &[("all", "[\"permit any\"]")]));
+    let (keepalive, hold) = stage.options.watch.timers();
     for (number, gateway) in site.gateways.iter().enumerate() {
         let local = if number == 0 { "" } else { "50" };
         let own = format!("\"{}\"", gateway.router);
@@ -397,6 +439,8 @@ fn router_toml(stage: &Stage<'_>, sides: &Sides, is_customer: bool) -> String {
             ("local-address", &*own),
             ("import", "\"all\""),
             ("export", "\"all\""),
+            ("keepalive", keepalive),
+            ("hold", hold),
             ("connect-retry", "\"1s\""),
             ("local-preference", local),
             ("bfd", stage.options.watch.bfd()),
@@ -415,6 +459,10 @@ fn start(stage: &mut Stage<'_>, sides: &Sides) -> Result<()> {
         }
         let site = if is_customer { &stage.ground.customer } else { &stage.ground.cloud };
         for (number, place) in site.gateways.clone().into_iter().enumerate() {
+            if !is_customer && stage.options.cloud == Cloud::Strongswan {
+                start_real_endpoint(stage, sides, number, &place)?;
+                continue;
+            }
             let toml = toml(stage, sides, number, is_customer)?;
             stage.daemons.push(Daemon::start(&stage.lab, &place.node, &place.name, &toml)?);
         }

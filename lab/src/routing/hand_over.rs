@@ -12,6 +12,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::netns::{Lab, Node};
 use crate::routing::Stage;
+use crate::routing::bird::{self, Bird};
 use crate::routing::config::{Tunnel, table, texts};
 use crate::routing::daemon::{Daemon, is_up, list};
 use crate::routing::ground::{self, Ground, OFFICE_NET, VPC_NET};
@@ -67,13 +68,11 @@ fn customer_toml() -> String {
     tunnel(true).toml() + &vpn + &bgp + &neighbor
 }
 
-fn bird_conf(keeps: bool, log: &str) -> String {
-    let keeps = if keeps { "on" } else { "off" };
+fn bird_conf(keeps: bool) -> String {
+    let (keeps, bfd) = (if keeps { "on" } else { "off" }, bird::bfd("tunnel1"));
     format!(
-        "log \"{log}\" all;\nrouter id 10.50.1.1;\nprotocol device {{ }}\n\
-         protocol kernel {{\n  ipv4 {{ import none; export where source = RTS_BGP; }};\n}}\n\
-         protocol bfd {{\n  interface \"tunnel1\" {{\n    min rx interval 100 ms;\n    min tx interval 100 ms;\n    \
-         idle tx interval 300 ms;\n    multiplier 3;\n  }};\n}}\n\
+        "router id 10.50.1.1;\nprotocol device {{ }}\n\
+         protocol kernel {{\n  ipv4 {{ import none; export where source = RTS_BGP; }};\n}}\n{bfd}\
          protocol static networks4 {{\n  ipv4;\n  route {VPC_NET} blackhole;\n}}\n\
          protocol bgp neighbour {{\n  local {THEIRS} as 64512;\n  neighbor {OURS} as 65000;\n  hold time 30;\n  \
          connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 2;\n  bfd on;\n  \
@@ -95,7 +94,7 @@ pub enum Neighbour {
 }
 
 impl Neighbour {
-    const fn kind(self) -> BgpPeerKind {
+    pub(super) const fn kind(self) -> BgpPeerKind {
         match self {
             Self::Bird { .. } => BgpPeerKind::Bird,
             Self::Frr => BgpPeerKind::Frr,
@@ -108,7 +107,7 @@ impl Neighbour {
 
     fn start(self, lab: &Lab, node: &Node) -> Result<Box<dyn Speaker>> {
         Ok(match self {
-            Self::Bird { keeps } => Box::new(Bird::start(lab, node, keeps)?),
+            Self::Bird { keeps } => Box::new(Bird::start(lab, node, "bird", &bird_conf(keeps))?),
             Self::Frr => Box::new(Frr::start(lab, node)?),
         })
     }
@@ -122,32 +121,6 @@ trait Speaker {
     ///
     /// When it cannot be asked.
     fn bfd(&self) -> Result<String>;
-}
-
-struct Bird {
-    node: Node,
-    control: String,
-    _process: Process,
-}
-
-impl Bird {
-    fn start(lab: &Lab, node: &Node, keeps: bool) -> Result<Self> {
-        let dir = lab.subdir("bird")?;
-        let [conf, control, log] =
-            ["bird.conf", "ctl", "log"].map(|name| dir.join(name).to_string_lossy().into_owned());
-        crate::peer::write_private(&dir.join("bird.conf"), &bird_conf(keeps, &log))?;
-        let mut process = node.spawn(&["bird", "-f", "-c", &conf, "-s", &control], &[], &dir.join("out"))?;
-        clock::wait_for("BIRD's control socket", Duration::from_secs(10), || {
-            Ok(node.output(&["birdc", "-s", &control, "show", "status"])?.ok || !process.is_running())
-        })?;
-        Ok(Self { node: node.clone(), control, _process: process })
-    }
-
-    fn ask(&self, words: &[&str]) -> Result<String> {
-        let mut all = vec!["birdc", "-s", &self.control];
-        all.extend(words);
-        self.node.run(&all)
-    }
 }
 
 impl Speaker for Bird {
@@ -176,7 +149,7 @@ impl Frr {
             remote: address(OURS)?,
             remote_asn: 65_000,
             other: None,
-            networks: vec![VPC.into()],
+            networks: vec![VPC_NET.into()],
             password: None,
             bfd: true,
         };
@@ -220,7 +193,7 @@ pub(super) fn steps(stage: &mut Stage<'_>, neighbour: Neighbour) -> Result<()> {
     })?;
     let stream = stage.stream()?;
     let (before, flaps, unfit_before) = (speaker.bfd()?, flaps(stage)?, unfit(stage)?);
-    let watches = [("cloud", &cloud.node, OFFICE), ("customer", &customer.node, VPC_NET)]
+    let watches = [("cloud", &cloud.node, OFFICE_NET), ("customer", &customer.node, VPC_NET)]
         .map(|(name, node, prefix)| Watch::start(&stage.lab, name, node, prefix));
     let what = if keeps { "hand-over, the neighbour keeps routes" } else { "hand-over, the neighbour keeps nothing" };
     stage.reporter.step(what);
@@ -304,10 +277,4 @@ impl Watch {
         self.gone = gone.collect::<Vec<_>>().join(" | ");
         self
     }
-}
-
-/// What has to be installed.
-pub(super) fn missing(neighbour: Neighbour) -> Option<Error> {
-    let kind = neighbour.kind();
-    kind.missing().map(|install| Error::Missing { what: kind.name().into(), install })
 }

@@ -6,6 +6,7 @@
 
 mod bgp_link;
 mod bgp_tunnels;
+mod bird;
 mod charon;
 mod clustered;
 mod config;
@@ -37,6 +38,7 @@ use crate::shell::{Out, Shell};
 use crate::spec::Version;
 use crate::wire::{Inner, Tally};
 
+use self::bird::Bird;
 use self::charon::Charon;
 use self::daemon::Daemon;
 use self::follower::Follower;
@@ -404,8 +406,14 @@ impl Options {
 
     /// Why it cannot be run like this; `None` when it can.
     pub fn refuses(&self) -> Option<&'static str> {
-        if !matches!(self.scenario, Scenario::TwoTunnels | Scenario::Clustered(_)) && self.cloud == Cloud::Strongswan {
-            return Some("only two-tunnels and clustered gateways have strongSwan at the cloud's ends");
+        let is_strongswan = self.cloud == Cloud::Strongswan;
+        let is_of_two_clouds = matches!(self.scenario, Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp);
+        if is_strongswan && !is_of_two_clouds && !matches!(self.scenario, Scenario::TwoTunnels | Scenario::Clustered(_))
+        {
+            return Some("this scenario has no strongSwan at the cloud's ends");
+        }
+        if is_strongswan && is_of_two_clouds && (self.event, self.watch) != (Event::Bfd, Watch::Bfd) {
+            return Some("with strongSwan and BIRD at the cloud's ends, BFD sees the cuts");
         }
         if self.scenario == Scenario::Clustered(Pair::Bgp) && self.cloud == Cloud::Strongswan {
             return Some("strongSwan speaks no BGP");
@@ -419,7 +427,7 @@ impl Options {
         let is_two_tunnels = self.scenario == Scenario::TwoTunnels;
         let has_event = match self.event {
             Event::Bfd => true,
-            Event::Dark => is_two_tunnels || matches!(self.scenario, Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp),
+            Event::Dark => is_two_tunnels || is_of_two_clouds,
             Event::Probe
             | Event::Dpd
             | Event::Drain
@@ -454,16 +462,21 @@ impl Options {
         if let Some(install) = simplon::missing() {
             return Some(missing("simplon", install));
         }
-        if let Scenario::HandOver(neighbour) = self.scenario {
-            return hand_over::missing(neighbour);
+        let is_strongswan = self.cloud == Cloud::Strongswan;
+        if is_strongswan && let Some(install) = strongswan::missing() {
+            return Some(missing("strongSwan", install));
         }
-        if let Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) = self.scenario {
-            return kind.missing().map(|install| missing(kind.name(), install));
-        }
-        match self.cloud {
-            Cloud::Simplon => None,
-            Cloud::Strongswan => strongswan::missing().map(|install| missing("strongSwan", install)),
-        }
+        let speaker = match self.scenario {
+            Scenario::HandOver(neighbour) => Some(neighbour.kind()),
+            Scenario::Bgp(kind) | Scenario::BgpIpv6(kind) => Some(kind),
+            Scenario::NecIxVgwBgp | Scenario::AlibabaVgwBgp if is_strongswan => Some(BgpPeerKind::Bird),
+            Scenario::TwoTunnels
+            | Scenario::NecIxVgwBgp
+            | Scenario::AlibabaVgwBgp
+            | Scenario::TwoDevices
+            | Scenario::Clustered(_) => None,
+        };
+        speaker.and_then(|kind| kind.missing().map(|install| missing(kind.name(), install)))
     }
 }
 
@@ -523,6 +536,9 @@ pub fn cases() -> Vec<Options> {
         let case = Options::new(Scenario::Clustered(pair));
         cases.extend([case.clone(), Options { cloud: Cloud::Strongswan, ..case }]);
     }
+    for scenario in [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp] {
+        cases.push(Options { cloud: Cloud::Strongswan, ..Options::new(scenario) });
+    }
     cases.retain(|case| case.refuses().is_none());
     let against_strongswan = Options { cloud: Cloud::Strongswan, ..Options::new(Scenario::TwoTunnels) };
     for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
@@ -554,7 +570,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
     let ground = match options.scenario {
         Scenario::TwoTunnels => two_tunnels::ground(&lab)?,
         Scenario::NecIxVgwBgp => bgp_tunnels::nec_ground(&lab)?,
-        Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab)?,
+        Scenario::AlibabaVgwBgp => bgp_tunnels::alibaba_ground(&lab, options.cloud)?,
         Scenario::TwoDevices => bgp_tunnels::devices_ground(&lab)?,
         Scenario::HandOver(_) => hand_over::ground(&lab)?,
         Scenario::Clustered(pair) => clustered::ground(&lab, pair)?,
@@ -572,6 +588,7 @@ pub fn run(options: &Options, out: Out) -> Result<Report> {
         followers: Vec::new(),
         daemons: Vec::new(),
         charons: Vec::new(),
+        birds: Vec::new(),
         capture,
         ground,
         lab,
@@ -604,6 +621,7 @@ struct Stage<'a> {
     followers: Vec<Follower>,
     daemons: Vec<Daemon>,
     charons: Vec<Charon>,
+    birds: Vec<Bird>,
     capture: Option<Capture>,
     ground: Ground,
     lab: Lab,
@@ -661,6 +679,7 @@ impl Stage<'_> {
         if self.reporter.has_failed() {
             let logs: Vec<(String, String)> = (self.daemons.iter().map(|d| (d.name().to_owned(), d.log_tail(40))))
                 .chain(self.charons.iter().map(|c| (c.name().to_owned(), c.log_tail(40))))
+                .chain(self.birds.iter().map(|b| (b.name().to_owned(), b.log_tail(40))))
                 .collect();
             for (name, text) in logs {
                 self.reporter.log(&name, &text);
@@ -671,6 +690,7 @@ impl Stage<'_> {
         for daemon in &mut self.daemons {
             daemon.stop();
         }
+        self.birds.clear();
         for charon in &mut self.charons {
             charon.stop();
         }
