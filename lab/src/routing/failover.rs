@@ -37,19 +37,26 @@ fn cases() -> Vec<Options> {
     let two = Options::new(Scenario::TwoTunnels);
     let measured = Event::ALL.into_iter().filter(|event| *event != Event::Dark);
     let mut cases: Vec<Options> = measured.map(|event| Options { event, ..two.clone() }).collect();
-    cases.push(Options { mode: Mode::ActiveActive, ..two.clone() });
+    for event in [Event::Bfd, Event::Drain] {
+        cases.push(Options { event, mode: Mode::ActiveActive, ..two.clone() });
+    }
     for event in [Event::Dpd, Event::Drain, Event::Delete, Event::HandOver] {
         cases.push(Options { event, cloud: Cloud::Strongswan, ..two.clone() });
     }
-    for scenario in [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp, Scenario::TwoDevices] {
-        cases.push(Options::new(scenario));
+    let routed = [Scenario::NecIxVgwBgp, Scenario::AlibabaVgwBgp, Scenario::TwoDevices].map(Options::new);
+    for case in &routed {
+        cases.push(case.clone());
+        cases.push(Options { mode: Mode::ActiveActive, ..case.clone() });
+        cases.push(Options { watch: Watch::HoldTimer, ..case.clone() });
+        let (cloud, routes) = (Cloud::Strongswan, Routes::Static);
+        let variants = [Options { cloud, ..case.clone() }, Options { routes, ..case.clone() }];
+        cases.extend(variants.into_iter().filter(|variant| variant.refuses().is_none()));
     }
-    cases.push(Options { routes: Routes::Static, ..Options::new(Scenario::TwoDevices) });
+    cases.push(Options { routes: Routes::Static, mode: Mode::ActiveActive, ..Options::new(Scenario::TwoDevices) });
     for cloud in [Cloud::Simplon, Cloud::Strongswan] {
         cases.push(Options { cloud, ..Options::new(Scenario::Clustered(Pair::Device)) });
     }
     cases.extend([Pair::Ikev1, Pair::Bgp, Pair::Ipv6].map(|pair| Options::new(Scenario::Clustered(pair))));
-    cases.push(Options { watch: Watch::HoldTimer, ..Options::new(Scenario::AlibabaVgwBgp) });
     cases
 }
 
@@ -214,6 +221,19 @@ mod tests {
         fs::remove_file(&dir).unwrap();
         assert_eq!((rows.len(), rows[0].rounds, rows[0].failed), (1, 3, 1));
         assert!((rows[0].out_ms - 3.0).abs() < 1e-9 && (rows[0].worst_ms - 9.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_case_can_be_run_and_is_there_once() {
+        let mut names: Vec<String> = cases().iter().map(ToString::to_string).collect();
+        assert!(cases().iter().all(|case| case.refuses().is_none()));
+        for wanted in ["two-devices static", "two-devices hold-timer", "nec-ix-vgw-bgp strongswan"] {
+            assert!(names.iter().any(|name| name == wanted), "{wanted}: {names:?}");
+        }
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 
     #[test]
