@@ -151,6 +151,16 @@ impl Run<'_> {
         let (from, to) = (self.ground.customer.host.clone(), self.ground.cloud.host_address);
         let pings = ping::ping(&from, to, 2, 56)?;
         self.reporter.check("no ping passes", pings.answered == 0, pings.to_string());
+        if fault == Fault::Psk && self.options.customer == PeerKind::Simplon {
+            let mut said = String::new();
+            let own = self.ground.customer.host_address;
+            let heard = clock::wait_for("the sender to hear that there is no tunnel", Duration::from_secs(10), || {
+                let (held, last) = ping::is_refused(&from, own, to)?;
+                said = last;
+                Ok(held)
+            });
+            self.reporter.check("the sender hears that there is no tunnel", heard.is_ok(), said);
+        }
         Ok(())
     }
 }
