@@ -336,7 +336,7 @@ fn tables_that_contradict_each_other_are_refused_with_their_lines() {
             "router-id = \"192.168.2.1\"",
             "router-id = \"169.254.30.57\"",
             "our router ID 169.254.30.57 is its address: two speakers need two",
-            "61 | [bgp.neighbor.\"169.254.30.57\"]",
+            "62 | [bgp.neighbor.\"169.254.30.57\"]",
         ),
     ] {
         let said = errors(&ROUTED.replace(from, to));
