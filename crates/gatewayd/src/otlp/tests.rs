@@ -202,5 +202,5 @@ async fn while_no_collector_answers_nothing_waits_and_what_is_too_much_is_lost()
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told how many were lost");
+    timeout(Duration::from_secs(10), told).await.expect("it is told how many were lost");
 }
