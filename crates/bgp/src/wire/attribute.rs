@@ -108,10 +108,29 @@ pub(super) const fn approach_to_flags(code: u8) -> Approach {
     }
 }
 
-/// What RFC 7606 wants where the length or the value is wrong (§7; RFC 6793 §6 for the last two; RFC 9774 §3 for sets).
-pub(super) fn approach(code: u8, reason: &str) -> Approach {
+/// What is wrong with the value of an attribute.
+pub(super) struct Malformed {
+    /// What this wants; `None` for what the attribute's code does ([`approach`]).
+    pub(super) approach: Option<Approach>,
+    /// In words.
+    pub(super) reason: &'static str,
+}
+
+impl From<&'static str> for Malformed {
+    fn from(reason: &'static str) -> Self {
+        Self { approach: None, reason }
+    }
+}
+
+/// RFC 9774 §3, in any path: the route goes.
+const HAS_SET: Malformed = Malformed {
+    approach: Some(Approach::TreatAsWithdraw),
+    reason: "it has an AS_SET, which RFC 9774 forbids: have the route aggregated without one",
+};
+
+/// What RFC 7606 wants where the length or the value is wrong (§7; RFC 6793 §6 for the last two).
+pub(super) const fn approach(code: u8) -> Approach {
     match code {
-        _ if reason == HAS_SET => Approach::TreatAsWithdraw,
         code::ATOMIC_AGGREGATE | code::AGGREGATOR | code::AS4_PATH | code::AS4_AGGREGATOR => Approach::AttributeDiscard,
         code::MP_REACH | code::MP_UNREACH => Approach::SessionReset,
         _ => Approach::TreatAsWithdraw,
@@ -149,8 +168,8 @@ impl Reading {
     /// Takes one attribute whose flags are right.
     ///
     /// # Errors
-    /// What is wrong with its value; the approach follows from its code.
-    pub(super) fn take(&mut self, raw: &Raw<'_>, session: &Session) -> Result<(), &'static str> {
+    /// What is wrong with its value.
+    pub(super) fn take(&mut self, raw: &Raw<'_>, session: &Session) -> Result<(), Malformed> {
         let (value, attributes) = (raw.value, &mut self.attributes);
         let of_four = || <[u8; 4]>::try_from(value).map_err(|_| "its length is not 4");
         match raw.code {
@@ -159,8 +178,8 @@ impl Reading {
                     [0] => Origin::Igp,
                     [1] => Origin::Egp,
                     [2] => Origin::Incomplete,
-                    [_] => return Err("its value is none of IGP, EGP and INCOMPLETE"),
-                    _ => return Err("its length is not 1"),
+                    [_] => return Err("its value is none of IGP, EGP and INCOMPLETE".into()),
+                    _ => return Err("its length is not 1".into()),
                 }
             }
             code::AS_PATH => attributes.as_path = read_as_path(value, session.four_octet_as)?,
@@ -168,14 +187,14 @@ impl Reading {
                 let address = Ipv4Addr::from(of_four()?);
                 // RFC 4271 §6.3: a syntactically correct host address.
                 if !is_host(address) {
-                    return Err("it is not the address of a host");
+                    return Err("it is not the address of a host".into());
                 }
                 self.next_hop = Some(address);
             }
             code::MED => attributes.med = Some(u32::from_be_bytes(of_four()?)),
             code::LOCAL_PREF => attributes.local_pref = Some(u32::from_be_bytes(of_four()?)),
             code::ATOMIC_AGGREGATE if value.is_empty() => attributes.atomic_aggregate = true,
-            code::ATOMIC_AGGREGATE => return Err("its length is not 0"),
+            code::ATOMIC_AGGREGATE => return Err("its length is not 0".into()),
             code::AGGREGATOR => attributes.aggregator = Some(read_aggregator(value, session.four_octet_as)?),
             code::COMMUNITIES => {
                 let communities = read_list(value, "its length is not a multiple of 4, or 0")?;
@@ -196,7 +215,7 @@ impl Reading {
             }
             code::AS4_PATH => {
                 if value.is_empty() {
-                    return Err("it is too short for an AS number");
+                    return Err("it is too short for an AS number".into());
                 }
                 // RFC 6793 §6: a confederation has no business in it, and the rest counts.
                 self.as4_path = Some(read_segments(value, true)?.path);
@@ -279,9 +298,6 @@ const AS_SEQUENCE: u8 = 2;
 const AS_CONFED_SEQUENCE: u8 = 3;
 const AS_CONFED_SET: u8 = 4;
 
-/// Why a path with a set is not taken, AS_CONFED_SET included.
-const HAS_SET: &str = "it has an AS_SET, which RFC 9774 forbids: have the route aggregated without one";
-
 /// What the segments of a path say.
 struct Segments {
     path: AsPath,
@@ -290,19 +306,19 @@ struct Segments {
 }
 
 /// Reads an AS_PATH (RFC 7606 §7.2).
-fn read_as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
+fn read_as_path(value: &[u8], four_octet_as: bool) -> Result<AsPath, Malformed> {
     let Segments { path, has_confederation } = read_segments(value, four_octet_as)?;
     // RFC 5065 §5: an error from whoever is not in our confederation, and we are in none.
-    if has_confederation { Err("it has a segment of a confederation") } else { Ok(path) }
+    if has_confederation { Err("it has a segment of a confederation".into()) } else { Ok(path) }
 }
 
-fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, &'static str> {
+fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, Malformed> {
     let width = if four_octet_as { 4 } else { 2 };
     let (mut path, mut has_confederation) = (Vec::with_capacity(value.len() / width), false);
     while !value.is_empty() {
         let (&[kind, count], rest) = value.split_first_chunk::<2>().ok_or("a segment is cut short")?;
         if count == 0 {
-            return Err("a segment is empty");
+            return Err("a segment is empty".into());
         }
         let (numbers, rest) = rest.split_at_checked(usize::from(count) * width).ok_or("a segment is cut short")?;
         value = rest;
@@ -314,7 +330,7 @@ fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, &'st
         }
         // RFC 7607 §2.
         if path[start..].contains(&0) {
-            return Err("it has AS 0");
+            return Err("it has AS 0".into());
         }
         match kind {
             AS_SEQUENCE => {}
@@ -323,7 +339,7 @@ fn read_segments(mut value: &[u8], four_octet_as: bool) -> Result<Segments, &'st
                 has_confederation = true;
             }
             AS_SET | AS_CONFED_SET => return Err(HAS_SET),
-            _ => return Err("a segment is of an unknown type"),
+            _ => return Err("a segment is of an unknown type".into()),
         }
     }
     Ok(Segments { path: AsPath(path), has_confederation })

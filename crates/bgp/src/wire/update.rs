@@ -13,7 +13,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::attribute::{self, Raw, Reading, code, flag};
+use super::attribute::{self, Malformed, Raw, Reading, code, flag};
 use super::notification::update_error;
 use super::{Code, Notification, Prefixes};
 use crate::{Asn, Attributes, Families, Family};
@@ -259,8 +259,8 @@ impl<'a> Reader<'a, '_> {
             code::MP_REACH => self.read_reach(raw),
             code::MP_UNREACH => self.read_unreach(raw),
             _ => {
-                if let Err(reason) = self.reading.take(raw, self.session) {
-                    self.fault(raw.code, attribute::approach(raw.code, reason), reason);
+                if let Err(Malformed { approach, reason }) = self.reading.take(raw, self.session) {
+                    self.fault(raw.code, approach.unwrap_or_else(|| attribute::approach(raw.code)), reason);
                     self.worsen(subcode(raw.code, reason), raw.whole);
                 }
                 Ok(())
